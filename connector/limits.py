@@ -1,0 +1,95 @@
+"""Every bound of the connector, in one place.
+
+Owns the numbers that keep queues, buffers, tables and retries finite, and the
+relations between them, which are asserted when the module is imported. A bound
+that operators may tune has its default here and its key in `connector.config`.
+
+Units stand last in each name. Values fixed by a specification name it.
+"""
+
+from typing import Final
+
+# --- ILPv4 (RFC 27) and OER (RFC 30) ---
+
+U32_MAX: Final = 2**32 - 1
+U64_MAX: Final = 2**64 - 1
+#: RFC 15: an ILP address is at most 1023 characters.
+ILP_ADDRESS_MAX_BYTES: Final = 1023
+#: RFC 27: the data field of every ILP packet.
+ILP_DATA_MAX_BYTES: Final = 32_767
+#: RFC 27: the message field of a Reject.
+ILP_MESSAGE_MAX_BYTES: Final = 8_191
+#: The largest encoded Reject (the largest of the three packet types).
+ILP_PACKET_MAX_BYTES: Final = (
+    ILP_DATA_MAX_BYTES + ILP_MESSAGE_MAX_BYTES + ILP_ADDRESS_MAX_BYTES + 128
+)
+#: A length of more octets than this cannot describe anything we accept.
+OER_LENGTH_OCTETS_MAX: Final = 8
+
+# --- BTP/2.0 (RFC 23) and WebSocket frames ---
+
+BTP_SUB_PROTOCOLS_MAX: Final = 16
+BTP_NAME_MAX_BYTES: Final = 255
+#: One BTP frame, and so one WebSocket message.
+BTP_FRAME_MAX_BYTES: Final = 65_536
+#: Tokens and user names; more is not a credential but an attack.
+BTP_CREDENTIAL_MAX_BYTES: Final = 1_024
+
+# --- Links ---
+
+#: One read from a socket; what it holds is handled as one batch.
+READ_MAX_BYTES: Final = 65_536
+#: From here on a link takes no further Prepares (T02): its peer does not read.
+WRITE_SOFT_MAX_BYTES: Final = 1 << 20
+#: From here on the link is closed: not even replies can be delivered.
+WRITE_HARD_MAX_BYTES: Final = 8 << 20
+#: Connections that have not authenticated yet, per listener.
+UNAUTHENTICATED_LINKS_MAX: Final = 128
+HANDSHAKE_TIMEOUT_S: Final = 10.0
+AUTH_TIMEOUT_S: Final = 5.0
+CLOSE_TIMEOUT_S: Final = 2.0
+PING_INTERVAL_S: Final = 20.0
+PONG_TIMEOUT_S: Final = 10.0
+
+# --- Supervision ---
+
+BACKOFF_MIN_S: Final = 0.5
+BACKOFF_MAX_S: Final = 30.0
+#: A task that ran this long is stable again: its backoff starts over.
+STABLE_AFTER_S: Final = 60.0
+DRAIN_TIMEOUT_S: Final = 10.0
+
+# --- Packets ---
+
+#: Prepares sent and not resolved, over all links of a node.
+IN_FLIGHT_MAX: Final = 65_536
+#: The same for one link, so that no peer can take the whole table.
+IN_FLIGHT_PER_LINK_MAX: Final = 16_384
+#: A Prepare is held at most this long, whatever its sender allows.
+HOLD_MAX_MS: Final = 30_000
+#: Taken off the expiry at each hop, so that a Fulfill can still be relayed.
+EXPIRY_MARGIN_MS: Final = 1_000
+#: Destinations whose next hop is remembered between look-ups.
+ROUTE_CACHE_MAX: Final = 8_192
+ROUTES_MAX: Final = 200_000
+PEERS_MAX: Final = 4_096
+ACCOUNTS_MAX: Final = 65_536
+#: Timestamps by minute remembered by the codec; a minute is one entry.
+MINUTE_CACHE_MAX: Final = 1_024
+
+# --- STREAM (RFC 29) ---
+
+STREAM_FRAMES_MAX: Final = 256
+STREAM_SENDER_IN_FLIGHT_MAX: Final = 128
+
+# --- Configuration ---
+
+CONFIG_FILE_MAX_BYTES: Final = 16 << 20
+SECRET_FILE_MAX_BYTES: Final = 64 << 10
+
+assert ILP_PACKET_MAX_BYTES + 64 <= BTP_FRAME_MAX_BYTES <= WRITE_SOFT_MAX_BYTES
+assert WRITE_SOFT_MAX_BYTES < WRITE_HARD_MAX_BYTES
+assert IN_FLIGHT_PER_LINK_MAX <= IN_FLIGHT_MAX <= U32_MAX // 2
+assert EXPIRY_MARGIN_MS < HOLD_MAX_MS
+assert BACKOFF_MIN_S <= BACKOFF_MAX_S <= STABLE_AFTER_S
+assert PONG_TIMEOUT_S <= PING_INTERVAL_S

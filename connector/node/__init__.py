@@ -1,0 +1,1 @@
+"""Where the siblings meet: links, packet core, receiver and HTTP under one nursery."""
