@@ -42,6 +42,7 @@ AUTH_USERNAME = "auth_username"
 
 #: One sub-protocol named `ilp` of octets: what stands between a frame's length and the packet's.
 _ONE_ILP = b"\x01\x01\x03ilp\x00"
+_CARRIERS = (MESSAGE, RESPONSE)
 #: A message or response without sub-protocols.
 _NO_SUB_PROTOCOLS = b"\x01\x00"
 
@@ -103,7 +104,7 @@ def read_packet(frame: bytes) -> bytes | None:
 
     None means "not that shape", not "wrong": `decode` says what it is.
     """
-    if len(frame) < 6:
+    if len(frame) < 6 or frame[0] not in _CARRIERS:
         return None
     first = frame[5]
     offset = 6 if first < 128 else 6 + (first & 0x7F)

@@ -282,3 +282,10 @@ def rewrite_prepare(packet: bytes, prepare: Prepare, amount: int, expires_at_ms:
         format_timestamp(expires_at_ms),
         packet[start + 25 :],
     )
+
+
+def shortest_fulfill(packet: bytes, fulfill: Fulfill) -> bytes:
+    """`packet`, which decoded to `fulfill`, itself or written anew if a length prefix was padded."""
+    size = len(fulfill.data)
+    body = _FULFILL_FIXED + prefix_size(size) + size
+    return packet if len(packet) == 1 + prefix_size(body) + body else encode_fulfill(fulfill)

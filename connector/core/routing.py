@@ -1,0 +1,83 @@
+"""The routing table: longest prefix first, on segment boundaries (RFC 15, RFC 27).
+
+A look-up costs one dictionary probe for each number of segments that some
+route has, whatever the number of routes; the answer for a destination is
+remembered until the table changes. Both memories are bounded by limits.py.
+"""
+
+from collections import Counter
+from typing import Generic, TypeVar
+
+from connector.errors import LocalProtocolError
+from connector.limits import ROUTE_CACHE_MAX, ROUTES_MAX
+from connector.protocol.address import is_prefix
+
+T = TypeVar("T")
+
+
+class RoutingTable(Generic[T]):
+    """Prefixes and where they lead. The empty prefix is the default route."""
+
+    def __init__(self) -> None:
+        self._routes: dict[str, T] = {}
+        self._depths: Counter[int] = Counter()
+        #: Numbers of segments that prefixes have, largest first.
+        self._probes: tuple[int, ...] = ()
+        self._cache: dict[str, T | None] = {}
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def routes(self) -> list[tuple[str, T]]:
+        """All routes, by prefix."""
+        return sorted(self._routes.items(), key=lambda route: route[0])
+
+    def add(self, prefix: str, target: T) -> None:
+        """Add or replace the route for `prefix`.
+
+        Raises LocalProtocolError for what is no prefix, or when the table is full.
+        """
+        if not is_prefix(prefix):
+            raise LocalProtocolError(f"not an ILP address prefix: {prefix[:80]!r}")
+        if prefix not in self._routes:
+            if len(self._routes) >= ROUTES_MAX:
+                raise LocalProtocolError(f"the routing table is full: {ROUTES_MAX} routes")
+            self._count(prefix, 1)
+        self._routes[prefix] = target
+        self._cache.clear()
+
+    def remove(self, prefix: str) -> None:
+        """Remove the route for `prefix`; a KeyError if there is none."""
+        del self._routes[prefix]
+        self._count(prefix, -1)
+        self._cache.clear()
+
+    def _count(self, prefix: str, change: int) -> None:
+        depth = prefix.count(".") + 1 if prefix else 0
+        self._depths[depth] += change
+        self._probes = tuple(sorted((d for d, n in self._depths.items() if n), reverse=True))
+
+    def lookup(self, address: str) -> T | None:
+        """Where `address` is to go, or None without a route."""
+        try:
+            return self._cache[address]
+        except KeyError:
+            pass
+        target = self.match(address)
+        if len(self._cache) >= ROUTE_CACHE_MAX:
+            self._cache.clear()
+        self._cache[address] = target
+        return target
+
+    def match(self, address: str) -> T | None:
+        """The same, asking the table and not the memory of earlier answers."""
+        probes = self._probes
+        if not probes:
+            return None
+        segments = address.split(".", probes[0])
+        for depth in probes:
+            if depth <= len(segments):
+                target = self._routes.get(".".join(segments[:depth]))
+                if target is not None:
+                    return target
+        return None

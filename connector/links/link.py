@@ -1,0 +1,323 @@
+"""A link: one BTP connection over one WebSocket, from handshake to close.
+
+`serve` and `dial` run a connection until it ends. Four tasks share its
+nursery: trio-websocket's reader, the writer, the keep-alive, and one that
+takes messages which came in fragments. None outlives the call.
+"""
+
+import ssl
+import time
+from collections.abc import Callable
+from typing import Protocol, cast
+from urllib.parse import urlsplit
+
+import trio
+import trio_websocket as tw
+
+from connector.errors import AuthenticationError, Unavailable
+from connector.limits import (
+    AUTH_TIMEOUT_S,
+    BTP_FRAME_MAX_BYTES,
+    CLOSE_TIMEOUT_S,
+    HANDSHAKE_TIMEOUT_S,
+    PING_INTERVAL_S,
+    PONG_TIMEOUT_S,
+)
+from connector.links.frames import FrameStream
+from connector.links.session import Authenticate, Item, Session
+from connector.protocol import btp
+
+#: The WebSocket sub-protocol that some BTP clients propose.
+_WS_SUB_PROTOCOL = "btp"
+
+
+class Handler(Protocol):
+    """Who is told of a link's life. None of these calls may wait."""
+
+    def opened(self, link: "Link") -> str | None:
+        """`link.peer` is authenticated; returns why it is refused nevertheless, or None."""
+
+    def packets(self, link: "Link", batch: list[Item]) -> None:
+        """ILP packets came, in order."""
+
+    def drained(self, link: "Link") -> None:
+        """A congested link has room again."""
+
+    def closed(self, link: "Link") -> None:
+        """An opened link is gone."""
+
+
+class Link:
+    """One connection to `peer` (known once it is opened)."""
+
+    def __init__(self, transport: trio.abc.Stream, handler: Handler, *, dialled: bool) -> None:
+        self.dialled = dialled
+        #: Round trip of the last WebSocket ping, or None before the first.
+        self.rtt_ms: float | None = None
+        self.stream = FrameStream(
+            transport,
+            is_client=dialled,
+            on_batch=self._received,
+            on_drained=lambda: handler.drained(self),
+        )
+        self.session = Session(self, now=_generalized_time)
+        self.close_reason = ""
+        self.error: Exception | None = None
+        self._handler = handler
+        self._authenticated = trio.Event()
+        self._closing = trio.Event()
+        self._told = False
+        self._ws: tw.WebSocketConnection | None = None
+
+    @property
+    def peer(self) -> str:
+        """The peer's name in our configuration; empty until it is authenticated."""
+        return self.session.peer
+
+    @property
+    def congested(self) -> bool:
+        """Whether the peer reads too slowly to be given more Prepares."""
+        return self.stream.congested
+
+    def send(self, items: list[Item]) -> None:
+        """Send ILP packets as BTP messages (requests) and responses, joined in one write."""
+        self.stream.write(
+            [
+                btp.ilp_message(request_id, packet)
+                if kind == btp.MESSAGE
+                else btp.ilp_response(request_id, packet)
+                for kind, request_id, packet in items
+            ],
+        )
+
+    def close(self, reason: str) -> None:
+        """Begin to close, once what is queued has been written."""
+        self.session.close(reason)
+
+    # --- the session's wire ---
+
+    def write(self, frames: list[bytes]) -> None:
+        """See `session.Wire`."""
+        self.stream.write(frames)
+
+    def opened(self, peer: str) -> str | None:
+        """See `session.Wire`."""
+        refusal = self._handler.opened(self)
+        if refusal is None:
+            self._told = True
+            self._authenticated.set()
+        return refusal
+
+    def packets(self, batch: list[Item]) -> None:
+        """See `session.Wire`."""
+        self._handler.packets(self, batch)
+
+    def ended(self, reason: str, error: Exception | None) -> None:
+        """See `session.Wire`."""
+        if self._closing.is_set():
+            return
+        self.close_reason = reason
+        self.error = error
+        self._closing.set()
+        if self._told:
+            self._handler.closed(self)
+
+    def _received(self, payloads: list[bytes]) -> None:
+        self.session.receive(payloads)
+
+    # --- the tasks of a connection ---
+
+    async def run(self, handshake: Callable[[trio.Nursery], "Handshake"], begin: Callable[[], None]) -> None:
+        """Run the connection: WebSocket handshake, `begin` (BTP authentication), until it ends.
+
+        Returns when it is closed; `close_reason` and `error` say why.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.stream.run_writer)
+            nursery.start_soon(self._watch_end)
+            try:
+                ws = None
+                with trio.move_on_after(HANDSHAKE_TIMEOUT_S):
+                    ws = self._ws = await self._until_closing(handshake(nursery))
+                if ws is None:
+                    self.ended("no WebSocket handshake in time", None)
+                else:
+                    begin()
+                    nursery.start_soon(self._take_odd_messages, ws)
+                    nursery.start_soon(self._keep_alive, ws)
+                    await self._closing.wait()
+                    await self._say_goodbye(ws)
+            finally:
+                self.close("the connection is gone")
+                self.ended("the connection is gone", None)
+                with trio.CancelScope(shield=True):
+                    await trio.aclose_forcefully(self.stream)
+                nursery.cancel_scope.cancel()
+
+    async def _until_closing(self, handshake: "Handshake") -> tw.WebSocketConnection | None:
+        """The handshake's result, or None if the stream ends first."""
+        result: list[tw.WebSocketConnection] = []
+        async with trio.open_nursery() as nursery:
+
+            async def give_up() -> None:
+                await self._closing.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(give_up)
+            result.append(await handshake())
+            nursery.cancel_scope.cancel()
+        return result[0] if result else None
+
+    async def _watch_end(self) -> None:
+        await self.stream.ended.wait()
+        reason = "the peer closed the connection"
+        if self._ws is not None and self._ws.closed is not None and self._ws.closed.reason:
+            reason += f": {self._ws.closed.reason!r}"
+        self.close(reason)
+        # A session that never began is closed already and does not say so.
+        self.ended(reason, None)
+
+    async def _say_goodbye(self, ws: tw.WebSocketConnection) -> None:
+        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+            # A close frame carries at most 123 bytes of reason (RFC 6455, section 5.5).
+            await ws.aclose(1000 if self.error is None else 1008, self.close_reason[:100])
+
+    async def _take_odd_messages(self, ws: tw.WebSocketConnection) -> None:
+        """Feed the session what trio-websocket put together: messages in fragments, or in text."""
+        while True:
+            try:
+                message = await ws.get_message()
+            except tw.ConnectionClosed:
+                return
+            if isinstance(message, str):
+                self.session.fail(0, "BTP frames are binary messages, a text message came")
+                return
+            self._received([message])
+
+    async def _keep_alive(self, ws: tw.WebSocketConnection) -> None:
+        with trio.move_on_after(AUTH_TIMEOUT_S):
+            await self._authenticated.wait()
+        if not self._authenticated.is_set():
+            self.session.fail(0, f"no authentication within {AUTH_TIMEOUT_S:g} s")
+            return
+        try:
+            while True:
+                await trio.sleep(PING_INTERVAL_S)
+                sent = trio.current_time()
+                with trio.fail_after(PONG_TIMEOUT_S):
+                    await ws.ping()
+                self.rtt_ms = (trio.current_time() - sent) * 1000
+        except trio.TooSlowError:
+            self.session.close(f"no pong within {PONG_TIMEOUT_S:g} s")
+        except tw.ConnectionClosed:
+            return
+
+
+class Handshake(Protocol):
+    """Performs a WebSocket handshake."""
+
+    async def __call__(self) -> tw.WebSocketConnection:
+        """The open WebSocket."""
+
+
+def _generalized_time() -> str:
+    """The time as BTP errors have it (RFC 23): `YYYYMMDDHHMMSS.mmmZ`."""
+    return time.strftime("%Y%m%d%H%M%S.000Z", time.gmtime())
+
+
+async def serve(transport: trio.abc.Stream, handler: Handler, authenticate: Authenticate) -> Link:
+    """Run the side that was dialled until the connection ends; the link says why it did."""
+    link = Link(transport, handler, dialled=False)
+
+    def handshake(nursery: trio.Nursery) -> Handshake:
+        async def accept() -> tw.WebSocketConnection:
+            request = await tw.wrap_server_stream(nursery, link.stream, max_message_size=BTP_FRAME_MAX_BYTES)
+            proposed = request.proposed_subprotocols
+            return await request.accept(subprotocol=_WS_SUB_PROTOCOL if _WS_SUB_PROTOCOL in proposed else None)
+
+        return accept
+
+    try:
+        await link.run(handshake, lambda: link.session.listen(authenticate))
+    except* (tw.ConnectionClosed, tw.HandshakeError):
+        link.ended("the connection was lost in the WebSocket handshake", None)
+    return link
+
+
+async def dial(
+    transport: trio.abc.Stream,
+    handler: Handler,
+    *,
+    peer: str,
+    host: str,
+    resource: str,
+    token: str,
+    username: str = "",
+) -> None:
+    """Run the side that dials, over an open transport, until the connection ends.
+
+    Always ends in an exception: AuthenticationError when the other side
+    refuses the token, Unavailable for everything else.
+    """
+    link = Link(transport, handler, dialled=True)
+
+    def handshake(nursery: trio.Nursery) -> Handshake:
+        async def connect() -> tw.WebSocketConnection:
+            # It takes any stream; its annotation says less than its documentation.
+            stream = cast("trio.SocketStream", link.stream)
+            return await tw.wrap_client_stream(
+                nursery, stream, host, resource, max_message_size=BTP_FRAME_MAX_BYTES
+            )
+
+        return connect
+
+    def authenticate() -> None:
+        link.session.dial(peer, token=token, username=username, request_id=1)
+
+    try:
+        await link.run(handshake, authenticate)
+    except* (tw.ConnectionClosed, tw.HandshakeError) as group:
+        link.ended(f"WebSocket handshake failed: {group.exceptions[0]!r}", None)
+    if isinstance(link.error, AuthenticationError):
+        raise link.error
+    raise Unavailable(f"{peer}: {link.close_reason}")
+
+
+async def open_transport(url: str, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
+    """A TCP or TLS stream to a `ws://` or `wss://` URL. Raises Unavailable."""
+    host, port, _, secure = split_url(url)
+    try:
+        with trio.fail_after(HANDSHAKE_TIMEOUT_S):
+            stream = await trio.open_tcp_stream(host, port)
+    except (OSError, trio.TooSlowError) as error:
+        raise Unavailable(f"cannot connect to {host}:{port}: {error or 'no answer'}") from error
+    if not secure:
+        return stream
+    context = ssl_context or ssl.create_default_context()
+    return await tls_handshake(trio.SSLStream(stream, context, server_hostname=host, https_compatible=True))
+
+
+async def tls_handshake(stream: "trio.SSLStream[trio.SocketStream]") -> trio.abc.Stream:
+    """Finish a TLS handshake, which trio would put off to the first read. Raises Unavailable."""
+    try:
+        with trio.fail_after(HANDSHAKE_TIMEOUT_S):
+            await stream.do_handshake()
+    except (trio.BrokenResourceError, trio.TooSlowError) as error:
+        await trio.aclose_forcefully(stream)
+        raise Unavailable(f"TLS handshake failed: {error.__cause__ or error}") from error
+    return stream
+
+
+def split_url(url: str) -> tuple[str, int, str, bool]:
+    """(host, port, resource, whether TLS) of a `ws://` or `wss://` URL, `btp+` before it allowed.
+
+    Raises ValueError for anything else.
+    """
+    parts = urlsplit(url.removeprefix("btp+"))
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError("a URL ws://HOST:PORT or wss://HOST:PORT is expected")
+    secure = parts.scheme == "wss"
+    resource = parts.path or "/"
+    if parts.query:
+        resource += "?" + parts.query
+    return parts.hostname, parts.port or (443 if secure else 80), resource, secure

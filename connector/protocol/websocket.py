@@ -1,0 +1,102 @@
+"""Whole binary WebSocket frames, in and out (RFC 6455, section 5.2).
+
+Only what the packet path needs: unfragmented binary frames without extension
+bits. Everything else on the connection (handshake, ping, pong, close, text,
+fragments, frames that break the protocol) is left to the WebSocket library,
+octet for octet.
+
+    FIN, RSV, opcode | MASK, length 7 / 7+16 / 7+64 | mask 4 if masked | payload
+"""
+
+import msgspec
+
+_FIN_BINARY = 0x82
+_MASKED = 0x80
+_FIN = 0x80
+_CONTROL = 0x08
+
+
+class Split(msgspec.Struct, frozen=True):
+    """What one read held."""
+
+    #: Payloads of whole binary frames, in order.
+    payloads: list[bytes]
+    #: Octets for the WebSocket library, in order.
+    rest: bytes
+    #: How many octets were used; what follows is an unfinished frame.
+    used: int
+
+
+class FrameSplitter:
+    """Takes whole binary frames out of one direction of a connection.
+
+    `masked` says what frames of this direction must be (from a client: true).
+    A frame longer than `max_bytes` is never buffered: from its header on, all
+    goes to the library, which refuses it (close code 1009).
+    """
+
+    def __init__(self, *, masked: bool, max_bytes: int) -> None:
+        self._masked = masked
+        self._max_bytes = max_bytes
+        #: Inside a fragmented message: until its last frame all goes to the library.
+        self._in_message = False
+        #: The rest of the connection is the library's.
+        self._handed_over = False
+
+    def split(self, data: bytes) -> Split:
+        """Take the whole frames from the front of `data`."""
+        if self._handed_over:
+            return Split([], data, len(data))
+        payloads: list[bytes] = []
+        rest: list[bytes] = []
+        position, end = 0, len(data)
+        wanted = _MASKED if self._masked else 0
+        while position + 2 <= end:
+            first, second = data[position], data[position + 1]
+            length = second & 0x7F
+            start = position + 2
+            if length >= 126:
+                octets = 2 if length == 126 else 8
+                if start + octets > end:
+                    break
+                length = int.from_bytes(data[start : start + octets], "big")
+                start += octets
+            masked = second & _MASKED
+            if length > self._max_bytes:
+                self._handed_over = True
+                rest.append(data[position:])
+                return Split(payloads, b"".join(rest), end)
+            body = start + 4 if masked else start
+            stop = body + length
+            if stop > end:
+                break
+            if first == _FIN_BINARY and masked == wanted and not self._in_message:
+                payload = data[body:stop]
+                payloads.append(xor(payload, data[start:body]) if masked else payload)
+            else:
+                rest.append(data[position:stop])
+                if not first & _CONTROL:
+                    self._in_message = not first & _FIN
+            position = stop
+        return Split(payloads, b"".join(rest), position)
+
+
+def xor(payload: bytes, mask: bytes) -> bytes:
+    """Mask or unmask `payload` with a 4-octet `mask` (RFC 6455, section 5.3)."""
+    length = len(payload)
+    repeated = (mask * (length // 4 + 1))[:length]
+    # One addition of two long integers is far quicker than a loop over octets.
+    return (int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")).to_bytes(length, "little")
+
+
+def binary_frame(payload: bytes, mask: bytes = b"") -> bytes:
+    """One unfragmented binary frame; masked when a client sends it."""
+    length = len(payload)
+    flag = _MASKED if mask else 0
+    if mask:
+        payload = xor(payload, mask)
+    if length < 126:
+        return b"\x82%c%b%b" % (flag | length, mask, payload)
+    if length < 65_536:
+        return b"\x82%c%b%b%b" % (flag | 126, length.to_bytes(2, "big"), mask, payload)
+    return b"\x82%c%b%b%b" % (flag | 127, length.to_bytes(8, "big"), mask, payload)
