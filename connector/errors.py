@@ -29,24 +29,35 @@ class Unavailable(ConnectorError):
     """Something outside is gone for now: a peer, a server. Try again later."""
 
 
-class AuthenticationError(ConnectorError):
-    """The other side refused our credentials; trying again with the same is futile."""
+class AuthenticationError(Unavailable):
+    """The other side refused our credentials, until one of us changes them."""
 
 
 class PaymentError(ConnectorError):
     """A payment or a query for one could not be carried out; says why and what to try."""
 
 
-class ConfigError(ConnectorError):
-    """A configuration cannot be used.
+class ConfigProblem:
+    """One thing wrong with a configuration.
 
-    `source` names the file, `key` the dotted path in it (or None for the whole
+    `source` names the file, `key` the dotted path in it (empty for the whole
     file), `reason` what is wrong and how to mend it.
     """
 
-    def __init__(self, source: Path | str, key: str | None, reason: str) -> None:
+    def __init__(self, source: Path | str, key: str, reason: str) -> None:
         self.source = str(source)
         self.key = key
         self.reason = reason
-        where = f"{self.source}: {key}" if key else self.source
-        super().__init__(f"{where}: {reason}")
+
+    def __str__(self) -> str:
+        where = f"{self.source}: {self.key}" if self.key else self.source
+        return f"{where}: {self.reason}"
+
+
+class ConfigError(ConnectorError):
+    """A configuration cannot be used; `problems` holds every reason found, at least one."""
+
+    def __init__(self, problems: list[ConfigProblem]) -> None:
+        assert problems
+        self.problems = problems
+        super().__init__("\n".join(str(problem) for problem in problems))

@@ -69,6 +69,10 @@ IN_FLIGHT_PER_LINK_MAX: Final = 16_384
 HOLD_MAX_MS: Final = 30_000
 #: Taken off the expiry at each hop, so that a Fulfill can still be relayed.
 EXPIRY_MARGIN_MS: Final = 1_000
+#: What one link may send unless its configuration says otherwise.
+PACKETS_PER_S_MAX: Final = 100_000
+#: Repetitions of one kind of warning about one peer are counted, and logged this often.
+NOTICE_INTERVAL_MS: Final = 10_000
 #: Destinations whose next hop is remembered between look-ups.
 ROUTE_CACHE_MAX: Final = 8_192
 ROUTES_MAX: Final = 200_000

@@ -1,1 +1,37 @@
+"""The command line: thin commands over the rooms that do the work.
 
+Exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 78 a
+configuration that cannot be used (EX_CONFIG of sysexits.h).
+"""
+
+import sys
+
+from cyclopts import App
+
+from connector import __version__
+from connector.cli import config
+from connector.cli.run import run
+from connector.errors import ConfigError, ConnectorError
+
+_EX_CONFIG = 78
+
+app = App(
+    name="connector",
+    help="An Interledger connector: routes payments between peers.",
+    version=__version__,
+)
+app.command(run)
+app.command(config.app)
+
+
+def main() -> None:
+    """Run the command that the arguments name, and exit."""
+    try:
+        status = app(result_action="return_value")
+    except ConfigError as error:
+        print(f"connector: {error}", file=sys.stderr)
+        sys.exit(_EX_CONFIG)
+    except ConnectorError as error:
+        print(f"connector: {error}", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)

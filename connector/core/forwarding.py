@@ -70,6 +70,8 @@ class Forwarder:
         self.clock: ExpiryClock[InFlight] = ExpiryClock()
         self.hops: dict[str, Hop] = {}
         self.in_flight = 0
+        #: Set when the node stops: no new Prepares, what is in flight still resolves.
+        self.draining = False
         #: Prepares, Fulfills and Rejects so far, by what became of them.
         self.counters: Counter[str] = Counter()
         #: What to tell people, since the last `take`.
@@ -144,6 +146,9 @@ class Forwarder:
         if request_id in source.received:
             raise RemoteProtocolError(f"request id {request_id} is in flight already")
         self.counters["prepares"] += 1
+        if self.draining:
+            self._refuse(source, request_id, "T03", "this connector is shutting down")
+            return
         if not source.limiter.take(now.mono_ms):
             self._refuse(source, request_id, "T05", f"rate limit of {source.name} exceeded, slow down")
             return

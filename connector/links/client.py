@@ -12,7 +12,7 @@ import trio
 
 from connector.errors import ConnectorError, Unavailable
 from connector.limits import AUTH_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, U32_MAX
-from connector.links.link import Link, dial, open_transport, split_url
+from connector.links.link import Link, dial, open_transport
 from connector.links.session import Item
 from connector.protocol import btp, ilp
 
@@ -108,7 +108,7 @@ async def connect(
     `ca_file` holds the certificates to trust for `wss://` instead of the
     system's. Raises Unavailable or AuthenticationError.
     """
-    host, port, resource, secure = split_url(url)
+    host, port, resource, secure = btp.split_url(url)
     context = ssl.create_default_context(cafile=ca_file) if secure else None
     transport = await open_transport(url, context)
     client = Client()
@@ -132,7 +132,7 @@ async def connect(
             yield client
         except trio.TooSlowError:
             failure = Unavailable(f"{name} did not authenticate us in time")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - raised again below
             failure = error
         nursery.cancel_scope.cancel()
     if failure is not None:

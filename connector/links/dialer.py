@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
-from connector.links.link import Handler, dial, open_transport, split_url
+from connector.links.link import Handler, dial, open_transport
 from connector.links.registry import Registry
+from connector.protocol import btp
 
 #: Opens a byte stream to a URL; raises Unavailable.
 OpenTransport = Callable[[str, ssl.SSLContext | None], Awaitable[trio.abc.Stream]]
@@ -38,7 +39,7 @@ async def keep_dialled(
     supervisor to try again with backoff.
     """
     await registry.wait_down(plan.peer)
-    host, port, resource, _ = split_url(plan.url)
+    host, port, resource, _ = btp.split_url(plan.url)
     transport = await open_transport(plan.url, plan.ssl_context)
     await dial(
         transport,

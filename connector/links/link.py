@@ -9,7 +9,6 @@ import ssl
 import time
 from collections.abc import Callable
 from typing import Protocol, cast
-from urllib.parse import urlsplit
 
 import trio
 import trio_websocket as tw
@@ -61,6 +60,8 @@ class Link:
             on_drained=lambda: handler.drained(self),
         )
         self.session = Session(self, now=_generalized_time)
+        #: Set when nothing of the connection is left.
+        self.gone = trio.Event()
         self.close_reason = ""
         self.error: Exception | None = None
         self._handler = handler
@@ -153,6 +154,7 @@ class Link:
                 with trio.CancelScope(shield=True):
                     await trio.aclose_forcefully(self.stream)
                 nursery.cancel_scope.cancel()
+                self.gone.set()
 
     async def _until_closing(self, handshake: "Handshake") -> tw.WebSocketConnection | None:
         """The handshake's result, or None if the stream ends first."""
@@ -280,12 +282,12 @@ async def dial(
         link.ended(f"WebSocket handshake failed: {group.exceptions[0]!r}", None)
     if isinstance(link.error, AuthenticationError):
         raise link.error
-    raise Unavailable(f"{peer}: {link.close_reason}")
+    raise Unavailable(link.close_reason)
 
 
 async def open_transport(url: str, ssl_context: ssl.SSLContext | None) -> trio.abc.Stream:
     """A TCP or TLS stream to a `ws://` or `wss://` URL. Raises Unavailable."""
-    host, port, _, secure = split_url(url)
+    host, port, _, secure = btp.split_url(url)
     try:
         with trio.fail_after(HANDSHAKE_TIMEOUT_S):
             stream = await trio.open_tcp_stream(host, port)
@@ -306,18 +308,3 @@ async def tls_handshake(stream: "trio.SSLStream[trio.SocketStream]") -> trio.abc
         await trio.aclose_forcefully(stream)
         raise Unavailable(f"TLS handshake failed: {error.__cause__ or error}") from error
     return stream
-
-
-def split_url(url: str) -> tuple[str, int, str, bool]:
-    """(host, port, resource, whether TLS) of a `ws://` or `wss://` URL, `btp+` before it allowed.
-
-    Raises ValueError for anything else.
-    """
-    parts = urlsplit(url.removeprefix("btp+"))
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError("a URL ws://HOST:PORT or wss://HOST:PORT is expected")
-    secure = parts.scheme == "wss"
-    resource = parts.path or "/"
-    if parts.query:
-        resource += "?" + parts.query
-    return parts.hostname, parts.port or (443 if secure else 80), resource, secure

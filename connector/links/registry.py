@@ -101,11 +101,6 @@ class Registry:
         while peer in self._links:
             await self._changed.wait()
 
-    async def wait_empty(self) -> None:
-        """Wait until no peer has a link."""
-        while self._links:
-            await self._changed.wait()
-
 
 def _digest(token: str) -> bytes:
     return sha256(token.encode("utf-8", "surrogateescape")).digest()

@@ -12,6 +12,8 @@ The packet path uses `read_packet`, `ilp_message` and `ilp_response`, which
 touch only what carries an ILP packet; all else goes through `decode`.
 """
 
+from urllib.parse import urlsplit
+
 import msgspec
 
 from connector.errors import LocalProtocolError, RemoteProtocolError
@@ -37,7 +39,7 @@ JSON = 2
 
 ILP = "ilp"
 AUTH = "auth"
-AUTH_TOKEN = "auth_token"  # noqa: S105 - the sub-protocol's name
+AUTH_TOKEN = "auth_token"
 AUTH_USERNAME = "auth_username"
 
 #: One sub-protocol named `ilp` of octets: what stands between a frame's length and the packet's.
@@ -89,6 +91,21 @@ class Transfer(msgspec.Struct, frozen=True):
 
 
 Frame = Message | Response | Error | Transfer
+
+
+def split_url(url: str) -> tuple[str, int, str, bool]:
+    """(host, port, resource, whether TLS) of a `ws://` or `wss://` URL, `btp+` before it allowed.
+
+    Raises ValueError for anything else.
+    """
+    parts = urlsplit(url.removeprefix("btp+"))
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise ValueError("a URL ws://HOST:PORT or wss://HOST:PORT is expected")
+    secure = parts.scheme == "wss"
+    resource = parts.path or "/"
+    if parts.query:
+        resource += "?" + parts.query
+    return parts.hostname, parts.port or (443 if secure else 80), resource, secure
 
 
 def find(sub_protocols: tuple[SubProtocol, ...], name: str) -> SubProtocol | None:

@@ -1,0 +1,91 @@
+"""`connector run`: one or more nodes under one nursery, until a signal ends them."""
+
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import trio
+from loguru import logger
+
+from connector.config import NodeConfig, load_file
+from connector.errors import ConfigError, ConfigProblem
+from connector.node.node import Node
+from connector.telemetry import logs
+
+#: What a shell reports for a program that a signal stopped.
+_STOPPED_AT_ONCE = 130
+
+
+def run(*configs: Path) -> int:
+    """Run connectors, one for each configuration file, until SIGTERM or Ctrl-C.
+
+    The first signal drains: no new packets are taken, what is in flight
+    resolves, links close, and the exit status is 0. A second one stops at once.
+
+    Parameters
+    ----------
+    configs
+        TOML files, one for each node. See `connector config schema`.
+    """
+    loaded = load_all(configs)
+    logs.configure(loaded[0].log.level, loaded[0].log.format)
+    return trio.run(run_nodes, [Node(config) for config in loaded])
+
+
+def load_all(paths: tuple[Path, ...]) -> list[NodeConfig]:
+    """Read every file; ConfigError names what is wrong in any of them."""
+    if not paths:
+        raise ConfigError([ConfigProblem("connector run", "", "name at least one configuration file")])
+    problems: list[ConfigProblem] = []
+    loaded: list[NodeConfig] = []
+    names: dict[str, Path] = {}
+    for path in paths:
+        try:
+            config = load_file(path)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        loaded.append(config)
+        other = names.setdefault(config.node.name, path)
+        if other != path:
+            problems.append(ConfigProblem(path, "node.name", f"{config.node.name!r} is {other}'s name too"))
+    if problems:
+        raise ConfigError(problems)
+    return loaded
+
+
+async def run_nodes(nodes: list[Node]) -> int:
+    """Run `nodes` until a signal; the exit status."""
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            status: list[int] = []
+            nursery.start_soon(_obey, signals, nodes, nursery.cancel_scope, status)
+            for node in nodes:
+                await node.bind()
+            async with trio.open_nursery() as running:
+                for node in nodes:
+                    running.start_soon(node.run)
+            nursery.cancel_scope.cancel()
+    return status[0] if status else 0
+
+
+async def _obey(
+    signals: AsyncIterator[int],
+    nodes: list[Node],
+    everything: trio.CancelScope,
+    status: list[int],
+) -> None:
+    draining = False
+    async for number in signals:
+        name = signal.Signals(number).name
+        if draining:
+            logger.warning("{} again: stopping at once", name)
+            status.append(_STOPPED_AT_ONCE)
+            everything.cancel()
+            return
+        draining = True
+        hint = " (Ctrl-C again stops at once)" if sys.stderr.isatty() else ""
+        logger.info("{}: draining{}", name, hint)
+        for node in nodes:
+            node.stop()

@@ -1,0 +1,123 @@
+"""What types cannot say of a configuration: names that must exist, or must not clash."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+
+from connector.config.schema import NodeConfig, Peer
+from connector.limits import U64_MAX
+from connector.protocol.address import covers, is_address, is_prefix, is_segment
+from connector.protocol.btp import split_url
+
+Problem = tuple[str, str]
+
+
+def problems(config: NodeConfig) -> Iterator[Problem]:
+    """Every (key, reason) that keeps the configuration from being used."""
+    yield from _node(config)
+    for index, peer in enumerate(config.peers):
+        for key, reason in _peer(config, peer):
+            yield f"peers[{index}].{key}", reason
+    yield from _names(config)
+    peers = {peer.name for peer in config.peers}
+    for index, route in enumerate(config.routes):
+        if not is_prefix(route.prefix):
+            yield f"routes[{index}].prefix", f"{route.prefix!r} is not an ILP address prefix"
+        if route.next_hop not in peers:
+            yield f"routes[{index}].next_hop", f"there is no peer {route.next_hop!r}"
+    for key, times in Counter(route.prefix for route in config.routes).items():
+        if times > 1:
+            yield "routes", f"the prefix {key!r} stands {times} times"
+    for code, price in config.prices.items():
+        if parse_price(price) is None:
+            yield f"prices.{code}", f"{price!r} is not a positive decimal number"
+
+
+def parse_price(text: str) -> Fraction | None:
+    """A price as an exact fraction; None if it is not a positive decimal or fraction."""
+    try:
+        price = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        return None
+    return price if price > 0 else None
+
+
+def parse_listen(text: str) -> tuple[str, int]:
+    """(host, port) of `HOST:PORT`; port 0 lets the system choose. Raises ValueError."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise ValueError("HOST:PORT is expected, for instance 127.0.0.1:7768")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _node(config: NodeConfig) -> Iterator[Problem]:
+    if not is_segment(config.node.name):
+        yield "node.name", f"{config.node.name!r}: letters, digits, '_', '~' and '-' are allowed"
+    if not is_address(config.node.address):
+        yield "node.address", f"{config.node.address!r} is not an ILP address, for instance test.connector"
+    for key, listen in (("btp.listen", config.btp.listen), ("http.listen", config.http.listen)):
+        if listen is not None:
+            try:
+                parse_listen(listen)
+            except ValueError as error:
+                yield key, f"{listen!r}: {error}"
+    tls = (config.btp.tls_cert_file, config.btp.tls_key_file)
+    if (tls[0] is None) != (tls[1] is None):
+        yield "btp", "tls_cert_file and tls_key_file go together"
+    yield from _readable("btp.tls_cert_file", tls[0])
+    yield from _readable("btp.tls_key_file", tls[1])
+    secret = config.receiver.secret
+    if secret is not None and len(secret.reveal()) < 16:
+        yield "receiver.secret", "at least 16 characters are needed"
+    if config.limits.expiry_margin_ms >= config.limits.hold_max_ms:
+        yield "limits.expiry_margin_ms", "must be less than limits.hold_max_ms"
+
+
+def _readable(key: str, path: str | None) -> Iterator[Problem]:
+    if path is not None and not os.access(path, os.R_OK):
+        yield key, f"{path} cannot be read"
+
+
+def _peer(config: NodeConfig, peer: Peer) -> Iterator[Problem]:
+    if not is_segment(peer.name):
+        yield "name", f"{peer.name!r}: letters, digits, '_', '~' and '-' are allowed"
+    if peer.token is None or not peer.token.reveal():
+        yield "token", "a token is needed: token or token_file"
+    if peer.relation == "child":
+        if peer.address is not None and not covers(config.node.address, peer.address):
+            yield "address", f"a child's address is below {config.node.address}"
+    elif peer.address is None:
+        yield "address", f"a {peer.relation}'s ILP address is needed"
+    elif covers(config.node.address, peer.address):
+        yield "address", f"{peer.address} is this node's own; is it a child?"
+    if peer.address is not None and not is_address(peer.address):
+        yield "address", f"{peer.address!r} is not an ILP address"
+    if peer.url is not None:
+        try:
+            split_url(peer.url)
+        except ValueError as error:
+            yield "url", f"{peer.url!r}: {error}"
+    elif config.btp.listen is None:
+        yield "url", "neither side can dial: give the peer a url, or this node btp.listen"
+    if peer.max_packet_amount > U64_MAX:
+        yield "max_packet_amount", f"an ILP amount is at most {U64_MAX}"
+    yield from _readable("ca_file", peer.ca_file)
+
+
+def _names(config: NodeConfig) -> Iterator[Problem]:
+    for index, account in enumerate(config.accounts):
+        if not is_segment(account.name):
+            yield f"accounts[{index}].name", f"{account.name!r}: letters, digits, '_', '~' and '-' are allowed"
+    yield from _twice("peers and accounts", (item.name for item in (*config.peers, *config.accounts)))
+    addresses = (peer.address for peer in config.peers if peer.address is not None)
+    yield from _twice("peers: the address", addresses)
+    tokens = [peer.token.reveal() for peer in config.peers if peer.token is not None]
+    if len(set(tokens)) != len(tokens):
+        yield "peers", "two peers have the same token: they could not be told apart"
+
+
+def _twice(what: str, names: Iterable[str]) -> Iterator[Problem]:
+    for name, times in Counter(names).items():
+        if times > 1:
+            yield what, f"{name!r} stands {times} times"

@@ -1,0 +1,238 @@
+"""One node: its configuration made into a packet core, links, receivers and HTTP.
+
+All tasks are siblings in one nursery: a listener, a dialer per outbound peer,
+the expiry clock, the HTTP server. `stop` drains: no new Prepares, what is in
+flight resolves or reaches its deadline, links close, and `run` returns.
+"""
+
+import secrets
+import ssl
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from hashlib import sha256
+
+import trio
+from loguru import logger
+
+from connector.config.check import parse_listen, parse_price
+from connector.config.schema import LocalAccount, NodeConfig, Peer
+from connector.core.book import Book
+from connector.core.forwarding import Forwarder, Policy
+from connector.core.health import Health
+from connector.core.hop import Hop, Relation
+from connector.core.instant import Instant
+from connector.core.limiter import TokenBucket
+from connector.core.rates import Rates
+from connector.limits import PACKETS_PER_S_MAX
+from connector.links.dialer import DialPlan, OpenTransport, keep_dialled
+from connector.links.link import open_transport
+from connector.links.listener import Listener, open_listeners
+from connector.links.registry import Credentials, Registry
+from connector.node import http
+from connector.node.pipeline import Pipeline
+from connector.node.supervisor import supervise
+from connector.protocol.address import child
+from connector.receiver import spsp
+from connector.receiver.stream_server import StreamServer
+
+
+def system_instant() -> Instant:
+    """The system's clocks."""
+    return Instant(time.time_ns() // 1_000_000, time.monotonic_ns() // 1_000_000)
+
+
+class Node:
+    """One connector. `run` it once."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        *,
+        now: Callable[[], Instant] = system_instant,
+        open_transport: OpenTransport = open_transport,
+    ) -> None:
+        self.config = config
+        self.name = config.node.name
+        self.address = config.node.address
+        self.health = Health()
+        self.book = Book()
+        self.registry = Registry(self.address)
+        self._now = now
+        self._open_transport = open_transport
+        self._stop = trio.Event()
+        self._receivers: dict[str, StreamServer] = {}
+        self.forwarder = Forwarder(self.address, _rates(config), _policy(config), self.book)
+        self.pipeline = Pipeline(self.forwarder, self.registry, now, self._on_link)
+        self.listener = Listener(self.registry, self.pipeline, _server_tls(config))
+        self._btp: list[trio.SocketListener] = []
+        self._web: list[trio.SocketListener] = []
+        #: The ports that were bound.
+        self.btp_port: int | None = None
+        self.http_port: int | None = None
+        self._build()
+
+    # --- what the configuration says ---
+
+    def _build(self) -> None:
+        hops = {peer.name: self._add_peer(peer) for peer in self.config.peers}
+        secret = self.config.receiver.secret
+        if secret is None and self.config.accounts:
+            logger.bind(node=self.name).info(
+                "receiver.secret is not set: addresses that SPSP gives out end with this process"
+            )
+        seed = sha256(secret.reveal().encode()).digest() if secret else secrets.token_bytes(32)
+        for account in self.config.accounts:
+            self._add_account(account, seed)
+        routes = self.forwarder.routes
+        for peer in self.config.peers:
+            if peer.relation == "parent":
+                routes.add("", hops[peer.name])
+        for route in self.config.routes:
+            routes.add(route.prefix, hops[route.next_hop])
+
+    def _add_peer(self, peer: Peer) -> Hop:
+        address = peer.address or child(self.address, peer.name)
+        account = self.book.open("peer", peer.name, peer.asset, peer.credit_limit)
+        rate = peer.max_packets_per_s or PACKETS_PER_S_MAX
+        limiter = TokenBucket(rate, rate)
+        hop = Hop(peer.name, Relation(peer.relation), address, account, limiter, peer.max_packet_amount)
+        self.forwarder.add(hop)
+        assert peer.token is not None
+        self.registry.add(Credentials(peer.name, peer.token.reveal(), address))
+        if peer.relation != "child":
+            self.health.declare(f"link {peer.name}", self._now().wall_ms)
+        return hop
+
+    def _add_account(self, local: LocalAccount, seed: bytes) -> None:
+        address = child(self.address, local.name)
+        account = self.book.open("local", local.name, local.asset)
+        limiter = TokenBucket(PACKETS_PER_S_MAX, PACKETS_PER_S_MAX)
+        hop = Hop(local.name, Relation.LOCAL, address, account, limiter)
+        self.forwarder.add(hop)
+        receiver = StreamServer(seed, address, local.asset.code, local.asset.scale)
+        self._receivers[local.name] = receiver
+        self.pipeline.receive_at(hop, receiver)
+
+    # --- running ---
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until `stop`. Binds its ports if `bind` was not called before; raises Unavailable if it cannot."""
+        with logger.contextualize(node=self.name):
+            await self.bind()
+            async with trio.open_nursery() as nursery:
+                accepting = trio.CancelScope()
+                nursery.start_soon(self.pipeline.run_expiry)
+                if self._btp:
+                    nursery.start_soon(self._accept, self._btp, accepting)
+                if self._web:
+                    nursery.start_soon(self._serve_http, self._web[0])
+                for peer in self.config.peers:
+                    if peer.url is not None:
+                        nursery.start_soon(self._keep_dialled, peer)
+                self.health.started = True
+                logger.info("node {} started: btp {}, http {}", self.address, self.btp_port, self.http_port)
+                task_status.started()
+                await self._stop.wait()
+                await self._drain(accepting)
+                nursery.cancel_scope.cancel()
+            logger.info("node {} stopped", self.address)
+
+    def stop(self) -> None:
+        """Begin to drain; `run` returns within the configured deadline."""
+        self._stop.set()
+
+    async def bind(self) -> None:
+        """Bind the ports, so that others can dial from now on. Raises Unavailable."""
+        if self.config.btp.listen is not None and not self._btp:
+            self._btp = await open_listeners(*parse_listen(self.config.btp.listen))
+            self.btp_port = self._btp[0].socket.getsockname()[1]
+        if self.config.http.listen is not None and not self._web:
+            self._web = await open_listeners(*parse_listen(self.config.http.listen))
+            self.http_port = self._web[0].socket.getsockname()[1]
+
+    async def _accept(self, listeners: list[trio.SocketListener], accepting: trio.CancelScope) -> None:
+        # Connections live in a nursery of their own: they outlast the listening sockets.
+        async with trio.open_nursery() as connections:
+            with accepting:
+                await trio.serve_listeners(self.listener.accept, listeners, handler_nursery=connections)
+
+    async def _keep_dialled(self, peer: Peer) -> None:
+        assert peer.url is not None
+        assert peer.token is not None
+        trust = ssl.create_default_context(cafile=peer.ca_file) if peer.ca_file else None
+        plan = DialPlan(peer.name, peer.url, peer.token.reveal(), peer.username, trust)
+        dial = partial(keep_dialled, plan, self.registry, self.pipeline, self._open_transport)
+        await supervise(f"link {peer.name}", dial, self._on_outage)
+
+    async def _serve_http(self, listener: trio.SocketListener) -> None:
+        routes = spsp.routes(self._receivers, self._default_account())
+        app = http.application(self.name, self.address, self.health, self.book, routes)
+        await http.serve_http(app, listener)
+
+    def _default_account(self) -> str | None:
+        return self.config.accounts[0].name if self.config.accounts else None
+
+    async def _drain(self, accepting: trio.CancelScope) -> None:
+        self.health.draining = True
+        self.forwarder.draining = True
+        accepting.cancel()
+        with trio.move_on_after(self.config.node.drain_timeout_s):
+            await self.pipeline.wait_idle()
+        if self.forwarder.in_flight:
+            logger.warning("stopping with {} packets in flight", self.forwarder.in_flight)
+        links = self.registry.links()
+        for link in links:
+            link.close("shutting down")
+        # Each link says goodbye within its own time limit.
+        for link in links:
+            await link.gone.wait()
+
+    # --- what happens to links ---
+
+    def _on_link(self, peer: str, reason: str | None) -> None:
+        log = logger.bind(node=self.name, peer=peer)
+        wall_ms = self._now().wall_ms
+        if reason is None:
+            self.health.up(f"link {peer}", wall_ms)
+            log.info("link open")
+        else:
+            self.health.down(f"link {peer}", reason, wall_ms)
+            log.info("link lost: {}", reason)
+
+    def _on_outage(self, name: str, reason: str) -> None:
+        """A dialer failed. Only the first failure after a change is worth a line."""
+        component = self.health.components.get(name)
+        if component is not None and not component.up and component.reason == reason:
+            return
+        self.health.down(name, reason, self._now().wall_ms)
+        logger.bind(node=self.name).info("{}: {}; trying again", name, reason)
+
+
+def _rates(config: NodeConfig) -> Rates:
+    prices: dict[str, Fraction] = {}
+    for code, text in config.prices.items():
+        price = parse_price(text)
+        assert price is not None
+        prices[code] = price
+    return Rates(prices)
+
+
+def _policy(config: NodeConfig) -> Policy:
+    bounds = config.limits
+    return Policy(
+        spread_ppm=config.fees.spread_ppm,
+        expiry_margin_ms=bounds.expiry_margin_ms,
+        hold_max_ms=bounds.hold_max_ms,
+        in_flight_max=bounds.in_flight_max,
+        in_flight_per_link_max=bounds.in_flight_per_link_max,
+    )
+
+
+def _server_tls(config: NodeConfig) -> ssl.SSLContext | None:
+    if config.btp.tls_cert_file is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(config.btp.tls_cert_file, config.btp.tls_key_file)
+    return context

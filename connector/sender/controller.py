@@ -1,0 +1,296 @@
+"""Decides what a payment sends next: rate, amounts, minimums, when to wait and when to stop.
+
+Pure: offers go out, replies come in, `now_ms` is a monotonic clock. First a test
+packet that nobody can fulfill measures the rate, with the amount that packets
+will really have; then packets go out, each with a minimum that the receiver
+enforces.
+
+Invariants: fulfilled + in flight + in doubt never exceeds the amount to send.
+`delivered` counts only what the receiver itself said, authenticated. A packet
+without a reply is in doubt: its money may have gone, so it is never sent again.
+"""
+
+from collections import Counter
+from fractions import Fraction
+from typing import Final
+
+import msgspec
+
+from connector.limits import U64_MAX
+from connector.protocol import stream
+from connector.sender.congestion import Congestion
+from connector.sender.envelope import Reply
+
+#: What a rate measured with a fixed delivery needs to have arrived, to be exact enough.
+_PRECISE_AT: Final = 1_000
+#: When nothing arrived of a test packet, the next is larger by this.
+_SCALE_UP: Final = 1_000
+_TEST_PACKETS_MAX: Final = 32
+#: Flights in a row that arrived below the minimum, until the rate counts as fallen.
+_BELOW_MINIMUM_MAX: Final = 3
+STREAM_ID: Final = 1
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be paid.
+
+    `amount` is in source units to send, or with `fixed_delivery` in destination
+    units to arrive. Rates are destination units per source unit. Without
+    `minimum_rate` it is the measured rate less `slippage`.
+    """
+
+    amount: int
+    fixed_delivery: bool = False
+    minimum_rate: Fraction | None = None
+    slippage: Fraction = Fraction(1, 100)
+    packet_max: int = U64_MAX
+
+
+class Offer(msgspec.Struct, frozen=True):
+    """One packet to send. A `test` cannot be fulfilled; `introduce` asks for the receiver's asset."""
+
+    sequence: int
+    amount: int
+    minimum: int
+    test: bool
+    introduce: bool
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """Nothing to send until a reply comes or, unless None, that time."""
+
+    until_ms: int | None
+
+
+class Done(msgspec.Struct, frozen=True):
+    """Nothing more to send, nothing in flight."""
+
+
+DONE: Final = Done()
+
+
+class Controller:
+    """One payment on `terms`, on stream 1 of its own connection."""
+
+    def __init__(self, terms: Terms) -> None:
+        assert terms.amount > 0
+        assert terms.packet_max > 0
+        self.terms: Final = terms
+        self.rate: Fraction | None = None
+        self.minimum_rate = terms.minimum_rate
+        self.sent = 0
+        self.delivered = 0
+        self.in_doubt = 0
+        self.fulfilled = 0
+        self.rejects: Counter[str] = Counter()
+        self.asset: stream.AssetDetails | None = None
+        self.stopped: str | None = None
+        self.in_flight: dict[int, Offer] = {}
+        self._in_flight_amount = 0
+        self._in_doubt_expected = 0
+        self._congestion = Congestion(min(terms.packet_max, U64_MAX))
+        self._next_sequence = 1
+        self._tests = 0
+        self._test_amount = terms.amount
+        self._heard = False
+        self._below_minimum = 0
+        self._receive_max: int | None = None
+        self._remote_received = 0
+
+    @property
+    def satisfied(self) -> bool:
+        """Whether the payment is complete."""
+        return (self.delivered if self.terms.fixed_delivery else self.sent) >= self.terms.amount
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is complete and nothing went wrong on the way."""
+        return self.satisfied and self.stopped is None
+
+    def stop(self, reason: str) -> None:
+        """Send nothing more; the first reason stands."""
+        self.stopped = self.stopped or reason
+
+    # --- what to send ---
+
+    def next(self, now_ms: int) -> Offer | Wait | Done:
+        """What to do now. An Offer counts as sent: answer it with `answered` or `lost`."""
+        if self.stopped or self.satisfied:
+            return Wait(None) if self.in_flight else DONE
+        if len(self.in_flight) >= (self._congestion.window if self.rate else 1):
+            return Wait(None)
+        if now_ms < self._congestion.retry_at_ms:
+            return Wait(self._congestion.retry_at_ms)
+        if self.rate is None or self.minimum_rate is None:
+            return self._test()
+        amount = self._next_amount(self.rate)
+        if amount or not self.in_flight:
+            if amount == 0 and self._room(self.rate) != 0:
+                self.stop("packets without a reply hold the rest of the amount")
+                return DONE
+            # With no room at the receiver, an empty packet asks whether there is more now.
+            return self._offer(amount, amount * self.minimum_rate // 1, test=False)
+        return Wait(None)
+
+    def _test(self) -> Offer | Done:
+        self._tests += 1
+        if self._tests > _TEST_PACKETS_MAX:
+            self.stop(f"no rate after {_TEST_PACKETS_MAX} test packets")
+            return DONE
+        return self._offer(min(self._test_amount, self._congestion.packet_limit), 0, test=True)
+
+    def _offer(self, amount: int, minimum: int, *, test: bool) -> Offer:
+        offer = Offer(self._next_sequence, amount, minimum, test, introduce=not self._heard)
+        self._next_sequence += 1
+        self.in_flight[offer.sequence] = offer
+        self._in_flight_amount += 0 if test else amount
+        return offer
+
+    def _next_amount(self, rate: Fraction) -> int:
+        if self.terms.fixed_delivery:
+            expected = self._in_flight_amount * rate // 1 + self._in_doubt_expected
+            wanted = self.terms.amount - self.delivered - expected
+            available = -(-wanted // rate)
+        else:
+            available = self.terms.amount - self.sent - self._in_flight_amount - self.in_doubt
+        room = self._room(rate)
+        if room is not None:
+            available = min(available, -(-room // rate))
+        if available <= 0:
+            return 0
+        # Even parts: a small last packet would lose more to rounding than its minimum allows.
+        parts = -(-available // self._congestion.packet_limit)
+        return -(-available // parts)
+
+    def _room(self, rate: Fraction) -> int | None:
+        """What the receiver will still take, in its units; None if it has set no limit."""
+        if self._receive_max is None:
+            return None
+        taken = max(self.delivered, self._remote_received) + self._in_flight_amount * rate // 1
+        return max(0, self._receive_max - taken)
+
+    # --- what came back ---
+
+    def lost(self, offer: Offer, reason: str) -> None:
+        """No reply to `offer`, or none that can be read: its money is in doubt, and the payment over."""
+        self._landed(offer)
+        if not offer.test:
+            self.in_doubt += offer.amount
+            self._in_doubt_expected += offer.amount * (self.rate or 0) // 1
+        self.stop(reason)
+
+    def answered(self, offer: Offer, reply: Reply, now_ms: int) -> None:
+        """The reply to `offer`."""
+        self._landed(offer)
+        if reply.delivered is not None:
+            self._heard = True
+            self._heed(reply.frames)
+        if reply.fulfilled:
+            self._fulfilled(offer, reply, now_ms)
+        elif offer.test and reply.delivered is not None:
+            self._measured(offer, reply.delivered)
+        else:
+            self.rejects[reply.code] += 1
+            self._rejected(offer, reply, now_ms)
+        if self._congestion.exhausted:
+            self.stop(f"gave up after {self._congestion.setbacks} setbacks in a row; the last: {_who(reply)}")
+
+    def _landed(self, offer: Offer) -> None:
+        del self.in_flight[offer.sequence]
+        self._in_flight_amount -= 0 if offer.test else offer.amount
+
+    def _heed(self, frames: tuple[stream.Frame, ...]) -> None:
+        for frame in frames:
+            if isinstance(frame, stream.AssetDetails):
+                self.asset = frame
+            elif isinstance(frame, stream.StreamMaxMoney) and frame.stream_id == STREAM_ID:
+                # RFC 29, 4.4.4: "they MUST ignore flow control offsets that do not increase".
+                self._receive_max = max(self._receive_max or 0, frame.receive_max)
+                self._remote_received = max(self._remote_received, frame.total_received)
+            elif isinstance(frame, stream.ConnectionClose) or (
+                isinstance(frame, stream.StreamClose) and frame.stream_id == STREAM_ID
+            ):
+                if not self.satisfied:
+                    self.stop(f"the receiver closed the connection: {_close_reason(frame)}")
+
+    def _measured(self, offer: Offer, delivered: int) -> None:
+        """A test packet came through: `delivered` of its amount arrived."""
+        self._congestion.setbacks = 0
+        largest = offer.amount >= self._congestion.packet_limit
+        if delivered == 0:
+            self._scale_up(largest)
+        elif self.terms.fixed_delivery and delivered < min(self.terms.amount, _PRECISE_AT) and not largest:
+            self._test_amount = -(-offer.amount * min(self.terms.amount, _PRECISE_AT) // delivered)
+        else:
+            self._agree(Fraction(delivered, offer.amount))
+
+    def _scale_up(self, largest: bool) -> None:
+        if largest or not self.terms.fixed_delivery or self._test_amount >= U64_MAX:
+            self.stop("the amount is too small: nothing of it would arrive")
+        self._test_amount = min(self._test_amount * _SCALE_UP, U64_MAX)
+
+    def _agree(self, rate: Fraction) -> None:
+        asked = self.terms.minimum_rate
+        if asked is not None and rate < asked:
+            self.stop(f"the rate is {float(rate):.9g}, below the minimum of {float(asked):.9g}")
+        self.rate = rate
+        self.minimum_rate = rate * (1 - self.terms.slippage) if asked is None else asked
+
+    def _fulfilled(self, offer: Offer, reply: Reply, now_ms: int) -> None:
+        if offer.amount == 0:
+            if self.rate is not None and self._room(self.rate) == 0:
+                self._back_off(offer, now_ms)
+            return
+        self.fulfilled += 1
+        self.sent += offer.amount
+        self._below_minimum = 0
+        self._congestion.fulfilled(offer.amount)
+        if reply.delivered is None:
+            self.stop("a packet was fulfilled, but its reply does not say what arrived")
+        else:
+            self.delivered += reply.delivered
+            if reply.delivered < offer.minimum:
+                self.stop("the receiver took less than the minimum that it was told to enforce")
+
+    def _back_off(self, offer: Offer, now_ms: int) -> None:
+        self._congestion.back_off(offer.sequence, self._next_sequence, now_ms)
+
+    def _rejected(self, offer: Offer, reply: Reply, now_ms: int) -> None:
+        code = reply.code
+        if code == "F08":
+            self._congestion.too_large(offer.sequence, self._next_sequence, offer.amount, reply.too_large)
+            if self._congestion.ceiling == 0:
+                self.stop(f"no amount is small enough for this path: {_who(reply)}")
+        elif code == "T04":
+            self._congestion.lacking_liquidity(offer.sequence, self._next_sequence, now_ms, offer.amount)
+        elif code[0] == "T" or code == "R00":
+            self._back_off(offer, now_ms)
+        elif code == "R01" and offer.test:
+            self._scale_up(offer.amount >= self._congestion.packet_limit)
+        elif code == "F99" and reply.delivered is not None:
+            self._declined(offer, reply.delivered, reply, now_ms)
+        else:
+            self.stop(_who(reply))
+
+    def _declined(self, offer: Offer, delivered: int, reply: Reply, now_ms: int) -> None:
+        """The receiver itself refused a packet of which `delivered` had arrived."""
+        if delivered < offer.minimum:
+            self._below_minimum += 1
+            if self._below_minimum >= _BELOW_MINIMUM_MAX:
+                self.stop(
+                    f"the rate fell below the minimum: {delivered} arrived of {offer.amount}, "
+                    f"at least {offer.minimum} was asked for",
+                )
+        elif self._receive_max is None or self._receive_max >= self.delivered + delivered:
+            # It names no limit that would explain it: it will not say yes to the same packet again.
+            self.stop(_who(reply))
+        self._back_off(offer, now_ms)
+
+
+def _who(reply: Reply) -> str:
+    who = reply.triggered_by or "a node that does not say which"
+    return f"{reply.code} from {who}" + (f": {reply.message}" if reply.message else "")
+
+
+def _close_reason(frame: stream.ConnectionClose | stream.StreamClose) -> str:
+    return frame.error_message or f"error code {frame.error_code}"
