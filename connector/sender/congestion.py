@@ -40,6 +40,11 @@ class Congestion:
         """Whether nothing has got through for so long that it is not worth trying."""
         return self.setbacks >= SETBACKS_MAX
 
+    def bound(self, amount: int) -> None:
+        """No packet may be larger than `amount`, whatever comes."""
+        self.ceiling = min(self.ceiling, amount)
+        self.packet_limit = min(self.packet_limit, self.ceiling)
+
     def fulfilled(self, amount: int) -> None:
         """A packet of `amount` got through."""
         self.setbacks = 0
@@ -84,5 +89,4 @@ class Congestion:
         self._is_news(sequence, next_sequence)
         received, maximum = said or (0, 0)
         largest = amount * maximum // received if received > maximum else amount // 2
-        self.ceiling = min(self.ceiling, largest, max(amount - 1, 0))
-        self.packet_limit = min(self.packet_limit, self.ceiling)
+        self.bound(min(largest, max(amount - 1, 0)))

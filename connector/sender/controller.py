@@ -169,6 +169,12 @@ class Controller:
         taken = max(self.delivered, self._remote_received) + self._in_flight_amount * rate // 1
         return max(0, self._receive_max - taken)
 
+    def farewell(self) -> Offer | None:
+        """The packet that may carry a goodbye, when there is somebody to hear it and nothing in flight."""
+        if not self._heard or self.in_flight:
+            return None
+        return Offer(self._next_sequence, 0, 0, test=True, introduce=False)
+
     # --- what came back ---
 
     def lost(self, offer: Offer, reason: str) -> None:
@@ -187,9 +193,12 @@ class Controller:
             self._heed(reply.frames)
         if reply.fulfilled:
             self._fulfilled(offer, reply, now_ms)
-        elif offer.test and reply.delivered is not None:
+        if not self.satisfied:
+            # Only now: the reply that completes a payment may well close it.
+            self._heed_close(reply.frames)
+        if offer.test and reply.delivered is not None:
             self._measured(offer, reply.delivered)
-        else:
+        elif not reply.fulfilled:
             self.rejects[reply.code] += 1
             self._rejected(offer, reply, now_ms)
         if self._congestion.exhausted:
@@ -207,11 +216,14 @@ class Controller:
                 # RFC 29, 4.4.4: "they MUST ignore flow control offsets that do not increase".
                 self._receive_max = max(self._receive_max or 0, frame.receive_max)
                 self._remote_received = max(self._remote_received, frame.total_received)
-            elif isinstance(frame, stream.ConnectionClose) or (
-                isinstance(frame, stream.StreamClose) and frame.stream_id == STREAM_ID
-            ):
-                if not self.satisfied:
-                    self.stop(f"the receiver closed the connection: {_close_reason(frame)}")
+
+    def _heed_close(self, frames: tuple[stream.Frame, ...]) -> None:
+        for frame in frames:
+            if isinstance(frame, stream.StreamClose) and frame.stream_id != STREAM_ID:
+                continue
+            if isinstance(frame, stream.ConnectionClose | stream.StreamClose):
+                reason = frame.error_message or f"error code {frame.error_code}"
+                self.stop(f"the receiver closed the connection: {reason}")
 
     def _measured(self, offer: Offer, delivered: int) -> None:
         """A test packet came through: `delivered` of its amount arrived."""
@@ -234,6 +246,7 @@ class Controller:
         if asked is not None and rate < asked:
             self.stop(f"the rate is {float(rate):.9g}, below the minimum of {float(asked):.9g}")
         self.rate = rate
+        self._congestion.bound(int(U64_MAX // rate))
         self.minimum_rate = rate * (1 - self.terms.slippage) if asked is None else asked
 
     def _fulfilled(self, offer: Offer, reply: Reply, now_ms: int) -> None:
@@ -274,23 +287,21 @@ class Controller:
 
     def _declined(self, offer: Offer, delivered: int, reply: Reply, now_ms: int) -> None:
         """The receiver itself refused a packet of which `delivered` had arrived."""
+        is_news = self._congestion.back_off(offer.sequence, self._next_sequence, now_ms)
         if delivered < offer.minimum:
-            self._below_minimum += 1
+            self._below_minimum += is_news
             if self._below_minimum >= _BELOW_MINIMUM_MAX:
                 self.stop(
                     f"the rate fell below the minimum: {delivered} arrived of {offer.amount}, "
                     f"at least {offer.minimum} was asked for",
                 )
-        elif self._receive_max is None or self._receive_max >= self.delivered + delivered:
+            return
+        taken = max(self.delivered, self._remote_received)
+        if self._receive_max is None or taken + delivered <= self._receive_max:
             # It names no limit that would explain it: it will not say yes to the same packet again.
             self.stop(_who(reply))
-        self._back_off(offer, now_ms)
 
 
 def _who(reply: Reply) -> str:
     who = reply.triggered_by or "a node that does not say which"
     return f"{reply.code} from {who}" + (f": {reply.message}" if reply.message else "")
-
-
-def _close_reason(frame: stream.ConnectionClose | stream.StreamClose) -> str:
-    return frame.error_message or f"error code {frame.error_code}"
