@@ -109,7 +109,8 @@ def _names(config: NodeConfig) -> Iterator[Problem]:
     for index, account in enumerate(config.accounts):
         if not is_segment(account.name):
             yield f"accounts[{index}].name", f"{account.name!r}: letters, digits, '_', '~' and '-' are allowed"
-    yield from _twice("peers and accounts", (item.name for item in (*config.peers, *config.accounts)))
+    names = [peer.name for peer in config.peers] + [account.name for account in config.accounts]
+    yield from _twice("peers and accounts", names)
     addresses = (peer.address for peer in config.peers if peer.address is not None)
     yield from _twice("peers: the address", addresses)
     tokens = [peer.token.reveal() for peer in config.peers if peer.token is not None]

@@ -39,7 +39,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Base of all sections."""
 
 
-class Node(Section):
+class Node(Section, frozen=True):
     """Who this node is."""
 
     #: Unique among the nodes of one process; a segment of letters, digits, `_`, `~`, `-`.
@@ -50,7 +50,7 @@ class Node(Section):
     drain_timeout_s: Seconds = bounds.DRAIN_TIMEOUT_S
 
 
-class Btp(Section):
+class Btp(Section, frozen=True):
     """Where peers dial us. Without `listen` nobody can."""
 
     #: `HOST:PORT`; the host is an IP address or a name.
@@ -60,20 +60,20 @@ class Btp(Section):
     tls_key_file: str | None = None
 
 
-class Http(Section):
+class Http(Section, frozen=True):
     """Health and SPSP. Without `listen` there is no HTTP."""
 
     listen: str | None = None
 
 
-class Fees(Section):
+class Fees(Section, frozen=True):
     """What this node keeps."""
 
     #: Parts per million of the incoming amount, rounded up, for each forwarded packet.
     spread_ppm: Annotated[int, Meta(ge=0, lt=1_000_000)] = 0
 
 
-class Limits(Section):
+class Limits(Section, frozen=True):
     """Bounds that operators may tune."""
 
     #: Taken off a packet's expiry, so that its Fulfill can still be relayed in time.
@@ -86,7 +86,7 @@ class Limits(Section):
     )
 
 
-class Receiver(Section):
+class Receiver(Section, frozen=True):
     """Payments that end here."""
 
     #: From it the keys of all STREAM receivers are derived. Without it they last until the node stops.
@@ -94,7 +94,7 @@ class Receiver(Section):
     secret_file: str | None = None
 
 
-class Log(Section):
+class Log(Section, frozen=True):
     """What is logged, and how."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -102,7 +102,7 @@ class Log(Section):
     format: Literal["auto", "human", "json"] = "auto"
 
 
-class Peer(Section):
+class Peer(Section, frozen=True):
     """One neighbour, and the one account we keep with it."""
 
     name: str
@@ -127,21 +127,21 @@ class Peer(Section):
     max_packets_per_s: Annotated[int, Meta(ge=0)] = 0
 
 
-class Route(Section):
+class Route(Section, frozen=True):
     """Packets to addresses below `prefix` go to the peer `next_hop`. An empty prefix: all others."""
 
     prefix: str
     next_hop: str
 
 
-class LocalAccount(Section):
+class LocalAccount(Section, frozen=True):
     """An account of this node that receives STREAM payments, at this node's address and its name."""
 
     name: str
     asset: Asset
 
 
-class NodeConfig(Section):
+class NodeConfig(Section, frozen=True):
     """One node: the whole of a configuration file."""
 
     node: Node

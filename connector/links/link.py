@@ -12,6 +12,7 @@ from typing import Protocol, cast
 
 import trio
 import trio_websocket as tw
+import wsproto.utilities
 
 from connector.errors import AuthenticationError, Unavailable
 from connector.limits import (
@@ -26,6 +27,9 @@ from connector.links.frames import FrameStream
 from connector.links.session import Authenticate, Item, Session
 from connector.protocol import btp
 
+#: What a connection may end in below BTP. A LocalProtocolError is trio-websocket's: it answers
+#: pings also after we have begun to close.
+_WEBSOCKET_ERRORS = (tw.ConnectionClosed, tw.HandshakeError, wsproto.utilities.ProtocolError)
 #: The WebSocket sub-protocol that some BTP clients propose.
 _WS_SUB_PROTOCOL = "btp"
 
@@ -133,28 +137,35 @@ class Link:
 
         Returns when it is closed; `close_reason` and `error` say why.
         """
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.stream.run_writer)
-            nursery.start_soon(self._watch_end)
-            try:
-                ws = None
-                with trio.move_on_after(HANDSHAKE_TIMEOUT_S):
-                    ws = self._ws = await self._until_closing(handshake(nursery))
-                if ws is None:
-                    self.ended("no WebSocket handshake in time", None)
-                else:
-                    begin()
-                    nursery.start_soon(self._take_odd_messages, ws)
-                    nursery.start_soon(self._keep_alive, ws)
-                    await self._closing.wait()
-                    await self._say_goodbye(ws)
-            finally:
-                self.close("the connection is gone")
-                self.ended("the connection is gone", None)
-                with trio.CancelScope(shield=True):
-                    await trio.aclose_forcefully(self.stream)
-                nursery.cancel_scope.cancel()
-                self.gone.set()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.stream.run_writer)
+                nursery.start_soon(self._watch_end)
+                try:
+                    await self._live(nursery, handshake(nursery), begin)
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await trio.aclose_forcefully(self.stream)
+                    nursery.cancel_scope.cancel()
+        except* _WEBSOCKET_ERRORS as group:
+            self.ended(f"WebSocket failed: {_first(group)!r}", None)
+        finally:
+            self.close("the connection is gone")
+            self.ended("the connection is gone", None)
+            self.gone.set()
+
+    async def _live(self, nursery: trio.Nursery, handshake: "Handshake", begin: Callable[[], None]) -> None:
+        ws = None
+        with trio.move_on_after(HANDSHAKE_TIMEOUT_S):
+            ws = self._ws = await self._until_closing(handshake)
+        if ws is None:
+            self.ended("no WebSocket handshake in time", None)
+            return
+        begin()
+        nursery.start_soon(self._take_odd_messages, ws)
+        nursery.start_soon(self._keep_alive, ws)
+        await self._closing.wait()
+        await self._say_goodbye(ws)
 
     async def _until_closing(self, handshake: "Handshake") -> tw.WebSocketConnection | None:
         """The handshake's result, or None if the stream ends first."""
@@ -215,6 +226,13 @@ class Link:
             return
 
 
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 class Handshake(Protocol):
     """Performs a WebSocket handshake."""
 
@@ -239,10 +257,7 @@ async def serve(transport: trio.abc.Stream, handler: Handler, authenticate: Auth
 
         return accept
 
-    try:
-        await link.run(handshake, lambda: link.session.listen(authenticate))
-    except* (tw.ConnectionClosed, tw.HandshakeError):
-        link.ended("the connection was lost in the WebSocket handshake", None)
+    await link.run(handshake, lambda: link.session.listen(authenticate))
     return link
 
 
@@ -276,10 +291,7 @@ async def dial(
     def authenticate() -> None:
         link.session.dial(peer, token=token, username=username, request_id=1)
 
-    try:
-        await link.run(handshake, authenticate)
-    except* (tw.ConnectionClosed, tw.HandshakeError) as group:
-        link.ended(f"WebSocket handshake failed: {group.exceptions[0]!r}", None)
+    await link.run(handshake, authenticate)
     if isinstance(link.error, AuthenticationError):
         raise link.error
     raise Unavailable(link.close_reason)

@@ -6,6 +6,8 @@
     /.well-known/pay, /NAME   SPSP for local accounts
 """
 
+from collections.abc import Sequence
+
 import msgspec
 import trio
 from hypercorn.config import Config
@@ -21,7 +23,7 @@ from connector.core.health import Health
 _HTTP_TIMEOUT_S = 10
 
 
-def application(name: str, address: str, health: Health, book: Book, spsp: list[BaseRoute]) -> Starlette:
+def application(name: str, address: str, health: Health, book: Book, spsp: Sequence[BaseRoute]) -> Starlette:
     """The ASGI application of one node."""
 
     async def healthz(request: Request) -> Response:

@@ -192,14 +192,14 @@ class Node:
     # --- what happens to links ---
 
     def _on_link(self, peer: str, reason: str | None) -> None:
-        log = logger.bind(node=self.name, peer=peer)
+        bound = logger.bind(node=self.name, peer=peer)
         wall_ms = self._now().wall_ms
         if reason is None:
             self.health.up(f"link {peer}", wall_ms)
-            log.info("link open")
+            bound.info("link open")
         else:
             self.health.down(f"link {peer}", reason, wall_ms)
-            log.info("link lost: {}", reason)
+            bound.info("link lost: {}", reason)
 
     def _on_outage(self, name: str, reason: str) -> None:
         """A dialer failed. Only the first failure after a change is worth a line."""

@@ -1,0 +1,196 @@
+"""Memory streams that fail like a network and a careless peer, by a seeded script.
+
+A `Cable` joins a dialling and an accepting node. It delivers bytes after a
+delay, and drops or repeats whole BTP frames; what it did with each Fulfill it
+remembers, so that a disagreement between neighbours can be explained or not.
+"""
+
+import random
+
+import msgspec
+import trio
+
+from connector.protocol import btp, ilp
+from connector.protocol.websocket import FrameSplitter, binary_frame
+
+
+class Faults(msgspec.Struct, frozen=True):
+    """How a cable misbehaves. Probabilities are per BTP frame, after authentication."""
+
+    drop: float = 0.0
+    repeat: float = 0.0
+    delay_max_s: float = 0.0
+
+
+NO_FAULTS = Faults()
+
+
+class Fate(msgspec.Struct):
+    """What became of a Prepare's reply on one cable."""
+
+    condition: bytes
+    fulfilled: bool = False
+    dropped: bool = False
+    #: When the asking side read the Fulfill, on the mock clock.
+    read_s: float | None = None
+
+
+class Cable:
+    """One connection. `dialler` and `acceptor` are the names of its ends."""
+
+    def __init__(self, dialler: str, acceptor: str, faults: Faults, seed: int) -> None:
+        self.ends = (dialler, acceptor)
+        self.faults = faults
+        self.random = random.Random(seed)
+        #: By the name of the end that asked, and its request id.
+        self.fates: dict[tuple[str, int], Fate] = {}
+        upward = _Direction(self, dialler, acceptor, masked=True)
+        downward = _Direction(self, acceptor, dialler, masked=False)
+        self.dialler_stream = _End(upward, downward)
+        self.acceptor_stream = _End(downward, upward)
+
+    def cut(self) -> None:
+        """Break the connection in both directions; what is under way is lost."""
+        for stream in (self.dialler_stream, self.acceptor_stream):
+            stream.outgoing.cut()
+
+
+class _Chunk(msgspec.Struct):
+    due_s: float
+    data: bytes
+    #: Fulfills whose reading is to be noted.
+    fates: list[Fate]
+
+
+class _Direction:
+    """Bytes from `sender` to `receiver`."""
+
+    def __init__(self, cable: Cable, sender: str, receiver: str, *, masked: bool) -> None:
+        self._cable = cable
+        self._sender = sender
+        self._receiver = receiver
+        self._masked = masked
+        self._splitter = FrameSplitter(masked=masked, max_bytes=1 << 20)
+        self._handshake = True
+        self._frames = 0
+        self._unsplit = b""
+        self._chunks: list[_Chunk] = []
+        self._news = trio.Event()
+        self.closed = False
+        self.broken = False
+
+    def put(self, data: bytes) -> None:
+        fates: list[Fate] = []
+        if self._handshake:
+            self._handshake = b"\r\n\r\n" not in data
+            out = data
+        else:
+            split = self._splitter.split(self._unsplit + data)
+            self._unsplit = (self._unsplit + data)[split.used :]
+            out = split.rest + b"".join(self._frame(payload, fates) for payload in split.payloads)
+        delay_s = self._cable.random.random() * self._cable.faults.delay_max_s
+        due_s = trio.current_time() + delay_s
+        if self._chunks:
+            due_s = max(due_s, self._chunks[-1].due_s)  # A connection keeps its order.
+        self._chunks.append(_Chunk(due_s, out, fates))
+        self._notify()
+
+    def _frame(self, payload: bytes, fates: list[Fate]) -> bytes:
+        """The frame again, or nothing, or twice."""
+        cable = self._cable
+        self._frames += 1
+        frame = binary_frame(payload, b"mask" if self._masked else b"")
+        fate = self._note(payload)
+        if self._frames == 1:
+            return frame  # Authentication.
+        chance = cable.random.random()
+        if chance < cable.faults.drop:
+            if fate is not None:
+                fate.dropped = True
+            return b""
+        if fate is not None and fate.fulfilled:
+            fates.append(fate)
+        return frame * 2 if chance < cable.faults.drop + cable.faults.repeat else frame
+
+    def _note(self, payload: bytes) -> Fate | None:
+        """Remember a Prepare, or find the one that a reply answers."""
+        packet = btp.read_packet(payload)
+        if packet is None:
+            return None
+        request_id = int.from_bytes(payload[1:5], "big")
+        if payload[0] == btp.MESSAGE:
+            condition = ilp.decode_prepare(packet).condition
+            self._cable.fates.setdefault((self._sender, request_id), Fate(condition))
+            return None
+        fate = self._cable.fates.get((self._receiver, request_id))
+        if fate is not None and packet[0] == ilp.FULFILL:
+            fate.fulfilled = True
+        return fate
+
+    async def get(self) -> bytes:
+        while True:
+            if self.broken:
+                raise trio.BrokenResourceError("the cable was cut")
+            if self._chunks:
+                wait_s = self._chunks[0].due_s - trio.current_time()
+                if wait_s <= 0:
+                    data = self._read()
+                    await trio.lowlevel.checkpoint()
+                    return data
+                with trio.move_on_after(wait_s):
+                    await self._news.wait()
+            elif self.closed:
+                await trio.lowlevel.checkpoint()
+                return b""
+            else:
+                await self._news.wait()
+
+    def _read(self) -> bytes:
+        chunk = self._chunks.pop(0)
+        for fate in chunk.fates:
+            fate.read_s = fate.read_s if fate.read_s is not None else trio.current_time()
+        # A chunk whose frames were all dropped is no end of the stream.
+        return chunk.data
+
+    def close(self) -> None:
+        self.closed = True
+        self._notify()
+
+    def cut(self) -> None:
+        self.broken = True
+        self._chunks.clear()
+        self._notify()
+
+    def _notify(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+
+class _End(trio.abc.Stream):
+    """What a node holds of a cable."""
+
+    def __init__(self, outgoing: _Direction, incoming: _Direction) -> None:
+        self.outgoing = outgoing
+        self.incoming = incoming
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.outgoing.broken:
+            raise trio.BrokenResourceError("the cable was cut")
+        if self.outgoing.closed or self.incoming.closed:
+            raise trio.BrokenResourceError("the other end is closed")
+        self.outgoing.put(bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while True:
+            data = await self.incoming.get()
+            if data or self.incoming.closed:
+                return data
+
+    async def aclose(self) -> None:
+        self.outgoing.close()
+        self.incoming.cut()
+        await trio.lowlevel.checkpoint()
