@@ -20,6 +20,7 @@ from connector.limits import U64_MAX
 from connector.protocol import stream
 from connector.sender.congestion import Congestion
 from connector.sender.envelope import Reply
+from connector.sender.report import printable
 
 #: What a rate measured with a fixed delivery needs to have arrived, to be exact enough.
 _PRECISE_AT: Final = 1_000
@@ -202,7 +203,8 @@ class Controller:
             self.rejects[reply.code] += 1
             self._rejected(offer, reply, now_ms)
         if self._congestion.exhausted:
-            self.stop(f"gave up after {self._congestion.setbacks} setbacks in a row; the last: {_who(reply)}")
+            last = _who(reply) if reply.code else f"the receiver takes no more than {self._receive_max}"
+            self.stop(f"gave up after {self._congestion.setbacks} setbacks in a row; the last: {last}")
 
     def _landed(self, offer: Offer) -> None:
         del self.in_flight[offer.sequence]
@@ -222,7 +224,7 @@ class Controller:
             if isinstance(frame, stream.StreamClose) and frame.stream_id != STREAM_ID:
                 continue
             if isinstance(frame, stream.ConnectionClose | stream.StreamClose):
-                reason = frame.error_message or f"error code {frame.error_code}"
+                reason = printable(frame.error_message) or f"error code {frame.error_code}"
                 self.stop(f"the receiver closed the connection: {reason}")
 
     def _measured(self, offer: Offer, delivered: int) -> None:
@@ -304,4 +306,4 @@ class Controller:
 
 def _who(reply: Reply) -> str:
     who = reply.triggered_by or "a node that does not say which"
-    return f"{reply.code} from {who}" + (f": {reply.message}" if reply.message else "")
+    return f"{reply.code} from {who}" + (f": {printable(reply.message)}" if reply.message else "")

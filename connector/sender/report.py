@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 _RATE_DIGITS = 9
+_WORDS_MAX = 500
 
 
 class Asset(msgspec.Struct, frozen=True):
@@ -75,6 +76,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             "rejects": self.rejects,
             "duration_ms": self.duration_ms,
         }
+
+
+def printable(text: str) -> str:
+    """Words of other nodes, without what could steer a terminal, and not too many."""
+    shown = "".join(character if character.isprintable() else "�" for character in text[:_WORDS_MAX])
+    return shown + ("…" if len(text) > _WORDS_MAX else "")
 
 
 def format_rate(rate: Fraction | None) -> str | None:

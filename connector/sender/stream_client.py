@@ -62,10 +62,14 @@ async def pay(
     *,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     on_progress: Callable[[Progress], None] | None = None,
+    interrupt: trio.Event | None = None,
     wall_ms: Callable[[], int] = _wall_ms,
     entropy: Callable[[int], bytes] = secrets.token_bytes,
 ) -> Report:
     """Pay `receiver` on `terms`; the report says what came of it.
+
+    Setting `interrupt` stops the payment: nothing more is sent, replies still due
+    are waited for a little.
 
     Raises PaymentError or Unavailable only while nothing has been sent yet. Not
     raised for a payment that stops half-way: see `Report.reason`.
@@ -74,7 +78,7 @@ async def pay(
     payment = _Payment(uplink, receiver, terms, on_progress, wall_ms, entropy)
     payment.own_asset = Asset(config.asset_code, config.asset_scale)
     started = trio.current_time()
-    await payment.run(timeout_s)
+    await payment.run(timeout_s, interrupt or trio.Event())
     duration_ms = round((trio.current_time() - started) * 1000)
     await payment.close()
     return payment.report(duration_ms)
@@ -102,28 +106,38 @@ class _Payment:
         self._wall_ms = wall_ms
         self._entropy = entropy
         self._news = trio.Event()
+        self._ends_at_ms = 0
 
-    async def run(self, timeout_s: float) -> None:
-        """Send until the controller is done, or `timeout_s` and then some have passed."""
-        ends_at_ms = self._now_ms() + round(timeout_s * 1000)
+    async def run(self, timeout_s: float, interrupt: trio.Event) -> None:
+        """Send until the controller is done, or stopped and the replies still due had their time."""
+        self._ends_at_ms = self._now_ms() + round(timeout_s * 1000)
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._heed, interrupt)
             while True:
                 now_ms = self._now_ms()
-                if now_ms >= ends_at_ms:
+                if now_ms >= self._ends_at_ms:
                     if self._controller.stopped:
                         break
-                    self._controller.stop(f"not finished within {timeout_s:g} s")
-                    ends_at_ms = now_ms + _DRAIN_MS
+                    self._stop(f"not finished within {timeout_s:g} s")
                 step = self._controller.next(now_ms)
                 if isinstance(step, Done):
                     break
                 if isinstance(step, Offer):
                     nursery.start_soon(self._send, step)
                 else:
-                    await self._wait(min(ends_at_ms, step.until_ms or ends_at_ms))
+                    await self._wait(min(self._ends_at_ms, step.until_ms or self._ends_at_ms))
             nursery.cancel_scope.cancel()
         for offer in list(self._controller.in_flight.values()):
             self._controller.lost(offer, "replies were still missing at the end")
+
+    def _stop(self, reason: str) -> None:
+        self._controller.stop(reason)
+        self._ends_at_ms = self._now_ms() + _DRAIN_MS
+
+    async def _heed(self, interrupt: trio.Event) -> None:
+        await interrupt.wait()
+        self._stop("interrupted")
+        self._news.set()
 
     async def _wait(self, until_ms: int) -> None:
         with trio.move_on_after((until_ms - self._now_ms()) / 1000):
@@ -151,7 +165,8 @@ class _Payment:
             # it to open a payment back, which this sender could not take part in.
             asset = stream.AssetDetails(self.own_asset.code, self.own_asset.scale)
             frames = (stream.NewAddress(""), asset)
-        if not offer.test:
+        if offer.amount and not offer.test:
+            # Shares that add up to nothing make the stock receiver divide by zero.
             frames += (stream.StreamMoney(STREAM_ID, offer.amount),)
         return frames
 

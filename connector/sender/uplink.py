@@ -7,6 +7,7 @@ from typing import Protocol
 
 from connector.errors import PaymentError, RemoteProtocolError
 from connector.protocol import ildcp, ilp
+from connector.sender.report import printable
 
 #: The least time worth waiting for a parent one hop away.
 _CONFIG_TIMEOUT_MS = 10_000
@@ -39,7 +40,7 @@ async def own_config(uplink: Uplink, now_ms: int) -> ildcp.ChildConfig:
         raise PaymentError(f"the connector's answer to ILDCP cannot be read: {error}") from None
     if isinstance(packet, ilp.Reject):
         raise PaymentError(
-            f"the connector gave us no address: {packet.code} {packet.message}. "
+            f"the connector gave us no address: {packet.code} {printable(packet.message)}. "
             "Is this link configured there as a child?",
         )
     raise PaymentError("the connector answered ILDCP with a prepare")

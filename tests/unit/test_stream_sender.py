@@ -332,7 +332,7 @@ def limited_receiver(limit: Callable[[], int]) -> Callable[[ilp.Prepare], ilp.Fu
         reply = SERVER.handle(prepare, bytes(12))
         fulfilled = isinstance(reply, ilp.Fulfill) and received + prepare.amount <= limit()
         received += prepare.amount if fulfilled else 0
-        frames = (stream.StreamMaxMoney(1, limit(), received),) if request.frames else ()
+        frames = (stream.StreamMaxMoney(1, limit(), received),) if received else ()
         kind = ilp.FULFILL if fulfilled else ilp.REJECT
         answer = stream.Packet(request.sequence, kind, prepare.amount, frames)
         data = keys.encrypt(stream.encode(answer), received.to_bytes(12, "big"))
@@ -349,6 +349,7 @@ async def test_a_receiver_is_sent_no_more_than_it_takes(autojump_clock: object) 
     report = await send(network, 5_000)
     assert not report.complete
     assert (report.sent, report.delivered) == (730, 730)
+    assert report.reason == "gave up after 24 setbacks in a row; the last: the receiver takes no more than 730"
 
 
 async def test_a_receiver_that_takes_more_later_gets_it(autojump_clock: object) -> None:
