@@ -3,7 +3,8 @@
 The window counts packets: it doubles per flight until the first refusal for lack
 of capacity, halves at each flight that meets one, and then grows by one per
 flight. The packet limit is an amount: F08 sets a ceiling that never rises again,
-T04 halves it and fulfilled packets of that size raise it by an eighth.
+T04 halves it and fulfilled packets of that size raise it by an eighth. It does
+not go below the floor, which rises when rounding leaves too little of a packet.
 
 Refusals of packets that were sent before the last reaction say nothing new and
 change nothing. Pure: `now_ms` is any clock that does not step back.
@@ -29,6 +30,7 @@ class Congestion:
         self.window = WINDOW_START
         self.ceiling = packet_max
         self.packet_limit = packet_max
+        self.floor = 1
         self.retry_at_ms = 0
         self.setbacks = 0
         self._slow_start = True
@@ -44,6 +46,7 @@ class Congestion:
         """No packet may be larger than `amount`, whatever comes."""
         self.ceiling = min(self.ceiling, amount)
         self.packet_limit = min(self.packet_limit, self.ceiling)
+        self.floor = min(self.floor, self.ceiling)
 
     def fulfilled(self, amount: int) -> None:
         """A packet of `amount` got through."""
@@ -79,7 +82,12 @@ class Congestion:
     def lacking_liquidity(self, sequence: int, next_sequence: int, now_ms: int, amount: int) -> None:
         """T04: packets of `amount`, as many as were in flight, are more than somebody may owe."""
         if self.back_off(sequence, next_sequence, now_ms):
-            self.packet_limit = max(1, min(self.packet_limit, amount) // 2)
+            self.packet_limit = max(self.floor, min(self.packet_limit, amount) // 2)
+
+    def too_small(self, amount: int) -> None:
+        """Rounding left too little of a packet of `amount`: none is to be that small again."""
+        self.floor = min(max(self.floor, amount * 2), self.ceiling)
+        self.packet_limit = max(self.packet_limit, self.floor)
 
     def too_large(self, sequence: int, next_sequence: int, amount: int, said: tuple[int, int] | None) -> None:
         """F08 for a packet of `amount`; `said` is (received, maximum) in the rejecting node's units.

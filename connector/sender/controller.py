@@ -5,7 +5,9 @@ packet that nobody can fulfill measures the rate, with the amount that packets
 will really have; then packets go out, each with a minimum that the receiver
 enforces.
 
-Invariants: fulfilled + in flight + in doubt never exceeds the amount to send.
+Invariants: fulfilled + in flight + in doubt never exceeds the amount to send. The
+minimums of all packets together are never below the minimum rate: only a packet
+much smaller than the measured one may use what earlier ones arrived above it.
 `delivered` counts only what the receiver itself said, authenticated. A packet
 without a reply is in doubt: its money may have gone, so it is never sent again.
 """
@@ -27,6 +29,8 @@ _PRECISE_AT: Final = 1_000
 #: When nothing arrived of a test packet, the next is larger by this.
 _SCALE_UP: Final = 1_000
 _TEST_PACKETS_MAX: Final = 32
+#: What rounding at the connectors between may cost a packet too small for its fair minimum.
+_ROUNDING_MAX: Final = 16
 #: Flights in a row that arrived below the minimum, until the rate counts as fallen.
 _BELOW_MINIMUM_MAX: Final = 3
 STREAM_ID: Final = 1
@@ -88,7 +92,10 @@ class Controller:
         self.stopped: str | None = None
         self.in_flight: dict[int, Offer] = {}
         self._in_flight_amount = 0
+        self._in_flight_minimum = 0
         self._in_doubt_expected = 0
+        self._measured_with = 0
+        self._obstacle: str | None = None
         self._congestion = Congestion(min(terms.packet_max, U64_MAX))
         self._next_sequence = 1
         self._tests = 0
@@ -130,7 +137,7 @@ class Controller:
                 self.stop("packets without a reply hold the rest of the amount")
                 return DONE
             # With no room at the receiver, an empty packet asks whether there is more now.
-            return self._offer(amount, amount * self.minimum_rate // 1, test=False)
+            return self._offer(amount, self._minimum(amount, self.minimum_rate), test=False)
         return Wait(None)
 
     def _test(self) -> Offer | Done:
@@ -145,13 +152,29 @@ class Controller:
         self._next_sequence += 1
         self.in_flight[offer.sequence] = offer
         self._in_flight_amount += 0 if test else amount
+        self._in_flight_minimum += minimum
         return offer
+
+    def _is_small(self, amount: int) -> bool:
+        """Whether rounding can make the measured rate unfair to a packet of `amount`."""
+        return amount * 2 <= self._measured_with
+
+    def _minimum(self, amount: int, rate: Fraction) -> int:
+        fair = amount * rate // 1
+        if not self._is_small(amount):
+            return fair
+        due = (self.sent + self._in_flight_amount + amount) * rate // 1
+        spare = self.delivered + self._in_flight_minimum + fair - due
+        return max(0, fair - max(0, min(spare, _ROUNDING_MAX)))
 
     def _next_amount(self, rate: Fraction) -> int:
         if self.terms.fixed_delivery:
             expected = self._in_flight_amount * rate // 1 + self._in_doubt_expected
             wanted = self.terms.amount - self.delivered - expected
             available = -(-wanted // rate)
+            if available > 0:
+                # What is left may be too little to arrive at all: rather a little more, than not complete.
+                available = max(available, self._congestion.floor)
         else:
             available = self.terms.amount - self.sent - self._in_flight_amount - self.in_doubt
         room = self._room(rate)
@@ -203,12 +226,13 @@ class Controller:
             self.rejects[reply.code] += 1
             self._rejected(offer, reply, now_ms)
         if self._congestion.exhausted:
-            last = _who(reply) if reply.code else f"the receiver takes no more than {self._receive_max}"
+            last = self._obstacle or _who(reply)
             self.stop(f"gave up after {self._congestion.setbacks} setbacks in a row; the last: {last}")
 
     def _landed(self, offer: Offer) -> None:
         del self.in_flight[offer.sequence]
         self._in_flight_amount -= 0 if offer.test else offer.amount
+        self._in_flight_minimum -= offer.minimum
 
     def _heed(self, frames: tuple[stream.Frame, ...]) -> None:
         for frame in frames:
@@ -236,6 +260,7 @@ class Controller:
         elif self.terms.fixed_delivery and delivered < min(self.terms.amount, _PRECISE_AT) and not largest:
             self._test_amount = -(-offer.amount * min(self.terms.amount, _PRECISE_AT) // delivered)
         else:
+            self._measured_with = offer.amount
             self._agree(Fraction(delivered, offer.amount))
 
     def _scale_up(self, largest: bool) -> None:
@@ -254,11 +279,13 @@ class Controller:
     def _fulfilled(self, offer: Offer, reply: Reply, now_ms: int) -> None:
         if offer.amount == 0:
             if self.rate is not None and self._room(self.rate) == 0:
+                self._obstacle = f"the receiver takes no more than {self._receive_max}"
                 self._back_off(offer, now_ms)
             return
         self.fulfilled += 1
         self.sent += offer.amount
         self._below_minimum = 0
+        self._obstacle = None
         self._congestion.fulfilled(offer.amount)
         if reply.delivered is None:
             self.stop("a packet was fulfilled, but its reply does not say what arrived")
@@ -272,6 +299,8 @@ class Controller:
 
     def _rejected(self, offer: Offer, reply: Reply, now_ms: int) -> None:
         code = reply.code
+        if code[0] == "T" or code == "R00":
+            self._obstacle = _who(reply)
         if code == "F08":
             self._congestion.too_large(offer.sequence, self._next_sequence, offer.amount, reply.too_large)
             if self._congestion.ceiling == 0:
@@ -282,19 +311,36 @@ class Controller:
             self._back_off(offer, now_ms)
         elif code == "R01" and offer.test:
             self._scale_up(offer.amount >= self._congestion.packet_limit)
+        elif code == "R01" and self._may_grow(offer):
+            self._too_small(offer, now_ms)
         elif code == "F99" and reply.delivered is not None:
             self._declined(offer, reply.delivered, reply, now_ms)
         else:
             self.stop(_who(reply))
 
+    def _may_grow(self, offer: Offer) -> bool:
+        """Whether a packet that lost too much to rounding can be sent again as part of a larger one."""
+        if not self._is_small(offer.amount) or self.rate is None:
+            return False
+        if self.terms.fixed_delivery:
+            return offer.amount <= (self.terms.amount - self.delivered) / self.rate + _ROUNDING_MAX
+        return offer.amount < self.terms.amount - self.sent - self.in_doubt
+
+    def _too_small(self, offer: Offer, now_ms: int) -> None:
+        self._congestion.too_small(offer.amount)
+        self._back_off(offer, now_ms)
+
     def _declined(self, offer: Offer, delivered: int, reply: Reply, now_ms: int) -> None:
         """The receiver itself refused a packet of which `delivered` had arrived."""
+        if delivered < offer.minimum and self._may_grow(offer):
+            self._too_small(offer, now_ms)
+            return
         is_news = self._congestion.back_off(offer.sequence, self._next_sequence, now_ms)
         if delivered < offer.minimum:
             self._below_minimum += is_news
             if self._below_minimum >= _BELOW_MINIMUM_MAX:
                 self.stop(
-                    f"the rate fell below the minimum: {delivered} arrived of {offer.amount}, "
+                    f"the rate is below the minimum: {delivered} arrived of {offer.amount}, "
                     f"at least {offer.minimum} was asked for",
                 )
             return

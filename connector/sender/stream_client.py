@@ -78,7 +78,7 @@ async def pay(
     payment = _Payment(uplink, receiver, terms, on_progress, wall_ms, entropy)
     payment.own_asset = Asset(config.asset_code, config.asset_scale)
     started = trio.current_time()
-    await payment.run(timeout_s, interrupt or trio.Event())
+    await payment.run(timeout_s, trio.Event() if interrupt is None else interrupt)
     duration_ms = round((trio.current_time() - started) * 1000)
     await payment.close()
     return payment.report(duration_ms)

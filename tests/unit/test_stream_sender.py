@@ -227,7 +227,7 @@ async def test_a_rate_that_falls_on_the_way_stops_the_payment_at_its_minimum(aut
     network.interfere = fall
     report = await send(network, 10_000)
     assert not report.complete
-    assert report.reason == "the rate fell below the minimum: 90 arrived of 100, at least 99 was asked for"
+    assert report.reason == "the rate is below the minimum: 90 arrived of 100, at least 99 was asked for"
     assert report.sent == report.delivered == network.taken == network.received
     assert 2_000 <= report.sent < 10_000
 
@@ -349,7 +349,9 @@ async def test_a_receiver_is_sent_no_more_than_it_takes(autojump_clock: object) 
     report = await send(network, 5_000)
     assert not report.complete
     assert (report.sent, report.delivered) == (730, 730)
-    assert report.reason == "gave up after 24 setbacks in a row; the last: the receiver takes no more than 730"
+    assert (
+        report.reason == "gave up after 24 setbacks in a row; the last: the receiver takes no more than 730"
+    )
 
 
 async def test_a_receiver_that_takes_more_later_gets_it(autojump_clock: object) -> None:
@@ -378,6 +380,90 @@ async def test_a_receiver_that_closes_ends_the_payment_with_its_reason(autojump_
     assert not report.complete
     assert report.reason == "the receiver closed the connection: had enough"
     assert report.sent == report.delivered == network.taken
+
+
+async def test_an_interrupted_payment_still_gets_its_replies_and_reports(autojump_clock: object) -> None:
+    network = Network(largest=10)
+    interrupt = trio.Event()
+
+    def enough(step: Progress) -> None:
+        if step.done >= 500:
+            interrupt.set()
+
+    report = await pay(
+        network,
+        RECEIVER,
+        Terms(amount=100_000),
+        on_progress=enough,
+        interrupt=interrupt,
+        wall_ms=lambda: 1_700_000_000_000,
+    )
+    assert (report.complete, report.reason, report.in_doubt) == (False, "interrupted", 0)
+    assert 500 <= report.sent == report.delivered == network.taken < 3_000
+
+
+def four_hops(amount: int) -> int:
+    """What arrives after four connectors that keep a thousandth each, rounded up."""
+    for _ in range(4):
+        amount -= -(-amount // 1000)
+    return max(amount, 0)
+
+
+class Rounding(Network):
+    """Four connectors; what is worth nothing at one of them is R01."""
+
+    async def _forward(self, prepare: ilp.Prepare) -> ilp.Packet:
+        arrives = four_hops(prepare.amount)
+        if prepare.amount and not arrives:
+            return ilp.Reject("R01", "test.node", "worth nothing at the next hop", b"")
+        self.rate = Fraction(arrives, prepare.amount or 1)
+        self.latency_s = 0
+        return await super()._forward(prepare)
+
+
+@pytest.mark.parametrize("amount", [99, 1_000, 5_000, 123_456])
+async def test_a_fixed_delivery_is_completed_whatever_rounding_keeps(
+    autojump_clock: object, amount: int
+) -> None:
+    network = Rounding(largest=1_000)
+    report = await send(network, amount, fixed_delivery=True)
+    assert report.complete, report.reason
+    assert amount <= report.delivered <= amount + 16
+    assert report.delivered == network.received
+    assert report.effective_rate is not None
+    assert report.minimum_rate is not None
+    assert report.effective_rate >= report.minimum_rate
+
+
+@pytest.mark.parametrize("amount", [1, 7])
+async def test_a_delivery_so_small_that_rounding_takes_most_of_it_is_not_paid_dearly(
+    autojump_clock: object, amount: int
+) -> None:
+    network = Rounding()
+    report = await send(network, amount, fixed_delivery=True)
+    assert not report.complete
+    assert report.reason is not None
+    assert report.reason.startswith("the rate is below the minimum")
+    assert report.sent == network.taken == 0
+
+
+async def test_credit_that_is_used_up_is_the_reason_and_not_the_small_packets_it_leads_to(
+    autojump_clock: object,
+) -> None:
+    network = Rounding()
+
+    def exhaust(prepare: ilp.Prepare) -> ilp.Packet | None:
+        if network.taken + network.value_in_flight <= 700_000:
+            return None
+        return ilp.Reject("T04", "test.node", "the credit limit is reached", b"")
+
+    network.interfere = exhaust
+    report = await send(network, 1_000_000)
+    assert not report.complete
+    assert report.reason == (
+        "gave up after 24 setbacks in a row; the last: T04 from test.node: the credit limit is reached"
+    )
+    assert 690_000 < report.sent == network.taken <= 700_000
 
 
 async def test_progress_is_told_after_every_reply(autojump_clock: object) -> None:
