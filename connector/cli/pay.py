@@ -52,7 +52,7 @@ def pay(
     deliver
         AMOUNT is what has to arrive instead, in the smallest units of the receiver's asset.
     min_rate
-        Least units to arrive for each unit sent: 0.99 or 99/100. Else it is the measured rate less --slippage.
+        Least units to arrive for each unit sent: 0.99 or 99/100. Else the measured rate less --slippage.
     slippage
         How much worse than the measured rate a packet may be: 0.01 is 1 %.
     packet_max

@@ -8,7 +8,9 @@ included: that is for a node on the same machine.
 import re
 from base64 import b64decode
 from binascii import Error as Base64Error
-from typing import Final
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Final, cast
 from urllib.parse import urlsplit
 
 import httpx
@@ -76,10 +78,11 @@ async def query(receiver: str, client: httpx.AsyncClient | None = None) -> Recei
 
 async def _bounded(response: httpx.Response, url: str) -> bytes:
     body = bytearray()
-    async for piece in response.aiter_bytes():
-        body += piece
-        if len(body) > BODY_MAX_BYTES:
-            raise PaymentError(f"{url} answered with more than {BODY_MAX_BYTES} bytes")
+    async with aclosing(cast(AsyncGenerator[bytes, None], response.aiter_bytes())) as pieces:
+        async for piece in pieces:
+            body += piece
+            if len(body) > BODY_MAX_BYTES:
+                raise PaymentError(f"{url} answered with more than {BODY_MAX_BYTES} bytes")
     return bytes(body)
 
 

@@ -63,7 +63,6 @@ def test_a_fulfill_of_a_probe_is_a_lie() -> None:
         interpret("test.node.alice", ilp.encode_fulfill(ilp.Fulfill(bytes(32), b"")))
 
 
-@pytest.mark.trio
 async def test_a_stream_receiver_answers_a_ping_to_its_account(autojump_clock: object) -> None:
     wire = Wire(receiver, receiver)
     told: list[Pong] = []
@@ -75,7 +74,6 @@ async def test_a_stream_receiver_answers_a_ping_to_its_account(autojump_clock: o
     assert wire.seen[0].condition != wire.seen[1].condition
 
 
-@pytest.mark.trio
 async def test_a_ping_goes_on_after_a_lost_probe(autojump_clock: object) -> None:
     wire = Wire(receiver, gone, lambda prepare: reject("F02", "test.node"), lambda prepare: b"junk")
     summary = await ping(wire, "test.node.alice", count=4)

@@ -25,7 +25,6 @@ def client(default: str | None = "alice") -> httpx.AsyncClient:
     )
 
 
-@pytest.mark.trio
 @pytest.mark.parametrize(("path", "server"), [("/.well-known/pay", ALICE), ("/alice", ALICE), ("/bob", BOB)])
 async def test_the_credentials_of_an_answer_are_ones_the_receiver_fulfills(
     path: str,
@@ -44,7 +43,6 @@ async def test_the_credentials_of_an_answer_are_ones_the_receiver_fulfills(
     assert isinstance(server.handle(prepare, bytes(12)), ilp.Fulfill)
 
 
-@pytest.mark.trio
 async def test_every_answer_is_another_connection() -> None:
     async with client() as http:
         answers = [(await http.get("/alice")).json() for _ in range(3)]
@@ -52,7 +50,6 @@ async def test_every_answer_is_another_connection() -> None:
     assert len({answer["shared_secret"] for answer in answers}) == 3
 
 
-@pytest.mark.trio
 async def test_an_unknown_name_is_not_found_and_says_so() -> None:
     async with client() as http:
         response = await http.get("/carol")
@@ -64,7 +61,6 @@ async def test_an_unknown_name_is_not_found_and_says_so() -> None:
     }
 
 
-@pytest.mark.trio
 async def test_without_a_default_receiver_the_host_itself_cannot_be_paid() -> None:
     async with client(default=None) as http:
         response = await http.get("/.well-known/pay")
@@ -72,7 +68,6 @@ async def test_without_a_default_receiver_the_host_itself_cannot_be_paid() -> No
     assert response.json()["message"] == "This host has no default receiver: pay one by name, $host/NAME."
 
 
-@pytest.mark.trio
 async def test_who_accepts_only_something_else_gets_406() -> None:
     async with client() as http:
         response = await http.get("/alice", headers={"accept": "text/html"})
@@ -81,7 +76,6 @@ async def test_who_accepts_only_something_else_gets_406() -> None:
     assert "shared_secret" not in response.text
 
 
-@pytest.mark.trio
 async def test_posting_is_not_allowed() -> None:
     async with client() as http:
         assert (await http.post("/alice")).status_code == 405

@@ -42,7 +42,6 @@ def test_what_is_neither_pointer_nor_url_is_refused(receiver: str) -> None:
         url_of(receiver)
 
 
-@pytest.mark.trio
 async def test_our_own_endpoint_is_understood() -> None:
     server = StreamServer(SECRET, "test.node.alice", "USD", 6)
     app = Starlette(routes=routes({"alice": server}))
@@ -54,7 +53,6 @@ async def test_our_own_endpoint_is_understood() -> None:
             await query("$node.example/bob", client)
 
 
-@pytest.mark.trio
 @pytest.mark.parametrize(
     ("response", "reason"),
     [
@@ -77,7 +75,6 @@ async def test_an_answer_that_is_none_is_a_payment_error(response: httpx.Respons
         await query("$node.example/alice", answering(response))
 
 
-@pytest.mark.trio
 async def test_a_host_that_cannot_be_reached_is_unavailable() -> None:
     def fail(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("no route")

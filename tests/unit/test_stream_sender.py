@@ -18,7 +18,6 @@ from connector.sender.controller import Terms
 from connector.sender.report import Asset, Report
 from connector.sender.stream_client import Progress, Receiver, pay
 
-pytestmark = pytest.mark.trio
 SERVER = StreamServer(bytes(range(32)), "test.node.alice", "USD", 6)
 RECEIVER = Receiver(*SERVER.generate_credentials(bytes(NONCE_BYTES)))
 
