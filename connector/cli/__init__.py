@@ -9,7 +9,9 @@ import sys
 from cyclopts import App
 
 from connector import __version__
-from connector.cli import config
+from connector.cli import config, packet
+from connector.cli.pay import pay
+from connector.cli.ping import ping
 from connector.cli.run import run
 from connector.errors import ConfigError, ConnectorError
 
@@ -21,6 +23,9 @@ app = App(
     version=__version__,
 )
 app.command(run)
+app.command(pay)
+app.command(ping)
+app.command(packet.app)
 app.command(config.app)
 
 

@@ -17,7 +17,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from connector.errors import LocalProtocolError, RemoteProtocolError
-from connector.limits import BTP_NAME_MAX_BYTES, BTP_SUB_PROTOCOLS_MAX, U32_MAX, U64_MAX
+from connector.limits import (
+    BTP_NAME_MAX_BYTES,
+    BTP_SUB_PROTOCOLS_MAX,
+    OER_LENGTH_OCTETS_MAX,
+    U32_MAX,
+    U64_MAX,
+)
 from connector.protocol.oer import (
     length_prefix,
     read_length,
@@ -47,6 +53,7 @@ _ONE_ILP = b"\x01\x01\x03ilp\x00"
 _CARRIERS = (MESSAGE, RESPONSE)
 #: A message or response without sub-protocols.
 _NO_SUB_PROTOCOLS = b"\x01\x00"
+_URL_EXPECTED = "a URL ws://HOST:PORT or wss://HOST:PORT is expected"
 
 
 class SubProtocol(msgspec.Struct, frozen=True):
@@ -96,16 +103,23 @@ Frame = Message | Response | Error | Transfer
 def split_url(url: str) -> tuple[str, int, str, bool]:
     """(host, port, resource, whether TLS) of a `ws://` or `wss://` URL, `btp+` before it allowed.
 
-    Raises ValueError for anything else.
+    Raises ValueError for anything else, without showing it: some programs put
+    a token into the URL.
     """
-    parts = urlsplit(url.removeprefix("btp+"))
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError("a URL ws://HOST:PORT or wss://HOST:PORT is expected")
+    try:
+        parts = urlsplit(url.removeprefix("btp+"))
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError(_URL_EXPECTED) from None
+    if parts.scheme not in ("ws", "wss") or not host or port == 0:
+        raise ValueError(_URL_EXPECTED)
+    if "@" in parts.netloc:
+        raise ValueError("a user name or token in the URL is not used: they are given by themselves")
     secure = parts.scheme == "wss"
     resource = parts.path or "/"
     if parts.query:
         resource += "?" + parts.query
-    return parts.hostname, parts.port or (443 if secure else 80), resource, secure
+    return host, port or (443 if secure else 80), resource, secure
 
 
 def find(sub_protocols: tuple[SubProtocol, ...], name: str) -> SubProtocol | None:
@@ -134,14 +148,18 @@ def read_packet(frame: bytes) -> bytes | None:
     offset += 1
     if length >= 128:
         octets = length & 0x7F
+        if not 1 <= octets <= OER_LENGTH_OCTETS_MAX:
+            return None
         length = int.from_bytes(frame[offset : offset + octets], "big")
         offset += octets
     end = offset + length
     # The frame's own length is checked by what it must be when nothing follows.
     if end != len(frame) or (first < 128 and end != 6 + first):
         return None
-    if first >= 128 and int.from_bytes(frame[6 : 6 + (first & 0x7F)], "big") != end - 6 - (first & 0x7F):
-        return None
+    if first >= 128:
+        octets = first & 0x7F
+        if octets > OER_LENGTH_OCTETS_MAX or int.from_bytes(frame[6 : 6 + octets], "big") != end - 6 - octets:
+            return None
     return frame[offset:]
 
 

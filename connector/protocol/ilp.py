@@ -36,7 +36,8 @@ _MINUTE_MS = 60_000
 #: Amount, expiry and condition, up to the destination's length.
 _PREPARE_FIXED = 8 + 17 + 32
 _FULFILL_FIXED = 32
-#: The last moment that seventeen digits can name: 9999-12-31T23:59:59.999Z.
+#: The first and last moments that seventeen digits can name: the years 1 to 9999.
+TIMESTAMP_MIN_MS = -62_135_596_800_000
 TIMESTAMP_MAX_MS = 253_402_300_799_999
 
 _ms_of_minute: dict[bytes, int] = {}
@@ -106,14 +107,15 @@ def _parse_minute(minute: bytes) -> int:
 
 
 def format_timestamp(at_ms: int) -> bytes:
-    """`YYYYMMDDHHMMSSmmm` in UTC; LocalProtocolError outside the years 1970 to 9999."""
+    """`YYYYMMDDHHMMSSmmm` in UTC; LocalProtocolError outside the years 1 to 9999."""
     minute_ms = at_ms - at_ms % _MINUTE_MS
     minute = _minute_of_ms.get(minute_ms)
     if minute is None:
-        if not 0 <= at_ms <= TIMESTAMP_MAX_MS:
-            raise LocalProtocolError(f"expiry {at_ms} ms has no four-digit year after 1970")
+        if not TIMESTAMP_MIN_MS <= at_ms <= TIMESTAMP_MAX_MS:
+            raise LocalProtocolError(f"expiry {at_ms} ms has no four-digit year")
         moment = _EPOCH + timedelta(milliseconds=minute_ms)
-        minute = moment.strftime("%Y%m%d%H%M").encode("ascii")
+        # The C library writes years before 1000 with fewer digits.
+        minute = b"%04d%b" % (moment.year, moment.strftime("%m%d%H%M").encode("ascii"))
         if len(_minute_of_ms) >= MINUTE_CACHE_MAX:
             _minute_of_ms.clear()
         _minute_of_ms[minute_ms] = minute
@@ -211,7 +213,8 @@ def decode(packet: bytes) -> Packet:
         return decode_fulfill(packet)
     if kind == REJECT:
         return decode_reject(packet)
-    raise RemoteProtocolError(f"packet type: 12, 13 or 14 expected, {kind or 'nothing'} found")
+    found = "nothing" if kind is None else kind
+    raise RemoteProtocolError(f"packet type: 12, 13 or 14 expected, {found} found")
 
 
 def _check(condition: bool, reason: str) -> None:
@@ -247,7 +250,10 @@ def encode_fulfill(fulfill: Fulfill) -> bytes:
 def encode_reject(reject: Reject) -> bytes:
     """Encode a Reject. Raises LocalProtocolError for values that ILPv4 cannot carry."""
     _check(reject.code.isascii() and _is_code(reject.code), f"code: {reject.code!r} is none")
-    message = reject.message.encode("utf-8")
+    try:
+        message = reject.message.encode("utf-8")
+    except UnicodeEncodeError:
+        raise LocalProtocolError("message: not Unicode") from None
     _check(len(message) <= ILP_MESSAGE_MAX_BYTES, f"message: more than {ILP_MESSAGE_MAX_BYTES} bytes")
     _check(
         not reject.triggered_by or is_address(reject.triggered_by),

@@ -14,6 +14,7 @@ _FIN_BINARY = 0x82
 _MASKED = 0x80
 _FIN = 0x80
 _CONTROL = 0x08
+_CLOSE = 0x88
 
 
 class Split(msgspec.Struct, frozen=True):
@@ -31,11 +32,13 @@ class FrameSplitter:
     """Takes whole binary frames out of one direction of a connection.
 
     `masked` says what frames of this direction must be (from a client: true).
-    A frame longer than `max_bytes` is never buffered: from its header on, all
-    goes to the library, which refuses it (close code 1009).
+    A frame longer than `max_bytes` is never buffered, and one whose length is
+    not in the shortest form breaks the protocol: from its header on, all goes
+    to the library, which refuses it. The same after a close frame.
     """
 
     def __init__(self, *, masked: bool, max_bytes: int) -> None:
+        assert max_bytes >= 125, "lengths of one octet are not compared with it"
         self._masked = masked
         self._max_bytes = max_bytes
         #: Inside a fragmented message: until its last frame all goes to the library.
@@ -56,16 +59,14 @@ class FrameSplitter:
             length = second & 0x7F
             start = position + 2
             if length >= 126:
-                octets = 2 if length == 126 else 8
+                octets, shortest = (2, 126) if length == 126 else (8, 65_536)
                 if start + octets > end:
                     break
                 length = int.from_bytes(data[start : start + octets], "big")
                 start += octets
+                if length < shortest or length > self._max_bytes:
+                    return self._hand_over(payloads, rest, data[position:], end)
             masked = second & _MASKED
-            if length > self._max_bytes:
-                self._handed_over = True
-                rest.append(data[position:])
-                return Split(payloads, b"".join(rest), end)
             body = start + 4 if masked else start
             stop = body + length
             if stop > end:
@@ -75,10 +76,17 @@ class FrameSplitter:
                 payloads.append(xor(payload, data[start:body]) if masked else payload)
             else:
                 rest.append(data[position:stop])
+                if first == _CLOSE:
+                    return self._hand_over(payloads, rest, data[stop:], end)
                 if not first & _CONTROL:
                     self._in_message = not first & _FIN
             position = stop
         return Split(payloads, b"".join(rest), position)
+
+    def _hand_over(self, payloads: list[bytes], rest: list[bytes], remainder: bytes, end: int) -> Split:
+        self._handed_over = True
+        rest.append(remainder)
+        return Split(payloads, b"".join(rest), end)
 
 
 def xor(payload: bytes, mask: bytes) -> bytes:

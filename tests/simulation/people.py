@@ -48,6 +48,9 @@ class Shop:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
+        #: What was fulfilled rightly, by condition: the amount, and when on the mock clock.
+        self.sold: dict[bytes, int] = {}
+        self.sold_ms: dict[bytes, int] = {}
 
     def opened(self, link: Link) -> str | None:
         return None
@@ -58,11 +61,17 @@ class Shop:
             assert kind == btp.MESSAGE
             prepare = ilp.decode_prepare(packet)
             manner, preimage = prepare.data[0], prepare.data[1:]
-            fulfill = (btp.RESPONSE, request_id, ilp.encode_fulfill(ilp.Fulfill(preimage, b"")))
+            fulfill = (
+                btp.RESPONSE,
+                request_id,
+                ilp.encode_fulfill(ilp.Fulfill(preimage, b"")),
+            )
             if manner == self.FULFILL:
                 replies.append(fulfill)
+                self._sell(prepare)
             elif manner == self.TWICE:
                 replies += (fulfill, fulfill)
+                self._sell(prepare)
             elif manner == self.REJECT:
                 reject = ilp.encode_reject(ilp.Reject("F99", "", "no", b"why"))
                 replies.append((btp.RESPONSE, request_id, reject))
@@ -72,15 +81,22 @@ class Shop:
             elif manner == self.GARBAGE:
                 replies.append((btp.RESPONSE, request_id, b"\x0d\x00"))
             elif manner == self.LATE:
-                self._nursery.start_soon(self._later, link, fulfill, 40.0)
+                self._nursery.start_soon(self._later, link, fulfill, prepare, 40.0)
             elif manner == self.SLOW:
-                self._nursery.start_soon(self._later, link, fulfill, 2.0)
+                self._nursery.start_soon(self._later, link, fulfill, prepare, 2.0)
         if replies:
             link.send(replies)
 
-    async def _later(self, link: Link, item: Item, delay_s: float) -> None:
+    async def _later(
+        self, link: Link, item: Item, prepare: ilp.Prepare, delay_s: float
+    ) -> None:
         await trio.sleep(delay_s)
         link.send([item])
+        self._sell(prepare)
+
+    def _sell(self, prepare: ilp.Prepare) -> None:
+        self.sold[prepare.condition] = prepare.amount
+        self.sold_ms[prepare.condition] = int(trio.current_time() * 1000)
 
     def drained(self, link: Link) -> None: ...
 

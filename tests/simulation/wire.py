@@ -65,7 +65,9 @@ class _Chunk(msgspec.Struct):
 class _Direction:
     """Bytes from `sender` to `receiver`."""
 
-    def __init__(self, cable: Cable, sender: str, receiver: str, *, masked: bool) -> None:
+    def __init__(
+        self, cable: Cable, sender: str, receiver: str, *, masked: bool
+    ) -> None:
         self._cable = cable
         self._sender = sender
         self._receiver = receiver
@@ -74,6 +76,7 @@ class _Direction:
         self._handshake = True
         self._frames = 0
         self._unsplit = b""
+        self._repeated = False
         self._chunks: list[_Chunk] = []
         self._news = trio.Event()
         self.closed = False
@@ -87,12 +90,22 @@ class _Direction:
         else:
             split = self._splitter.split(self._unsplit + data)
             self._unsplit = (self._unsplit + data)[split.used :]
-            out = split.rest + b"".join(self._frame(payload, fates) for payload in split.payloads)
+            out = split.rest + b"".join(
+                self._frame(payload, fates) for payload in split.payloads
+            )
         delay_s = self._cable.random.random() * self._cable.faults.delay_max_s
         due_s = trio.current_time() + delay_s
         if self._chunks:
             due_s = max(due_s, self._chunks[-1].due_s)  # A connection keeps its order.
-        self._chunks.append(_Chunk(due_s, out, fates))
+        # Reads end anywhere. Only a repeated Prepare comes in one read with the first: later it
+        # would be another packet, by the same right as the first.
+        cut = (
+            self._cable.random.randrange(len(out)) if out and not self._repeated else 0
+        )
+        self._repeated = False
+        if cut:
+            self._chunks.append(_Chunk(due_s, out[:cut], []))
+        self._chunks.append(_Chunk(due_s, out[cut:], fates))
         self._notify()
 
     def _frame(self, payload: bytes, fates: list[Fate]) -> bytes:
@@ -110,7 +123,10 @@ class _Direction:
             return b""
         if fate is not None and fate.fulfilled:
             fates.append(fate)
-        return frame * 2 if chance < cable.faults.drop + cable.faults.repeat else frame
+        if chance < cable.faults.drop + cable.faults.repeat:
+            self._repeated = True
+            return frame * 2
+        return frame
 
     def _note(self, payload: bytes) -> Fate | None:
         """Remember a Prepare, or find the one that a reply answers."""
@@ -148,7 +164,9 @@ class _Direction:
     def _read(self) -> bytes:
         chunk = self._chunks.pop(0)
         for fate in chunk.fates:
-            fate.read_s = fate.read_s if fate.read_s is not None else trio.current_time()
+            fate.read_s = (
+                fate.read_s if fate.read_s is not None else trio.current_time()
+            )
         # A chunk whose frames were all dropped is no end of the stream.
         return chunk.data
 

@@ -69,7 +69,8 @@ class World:
         self.nodes: dict[str, Node] = {}
         self.cables: list[Cable] = []
         self.payers: dict[str, Payer] = {}
-        self.sent: list[tuple[str, int]] = []
+        self.shops: dict[str, Shop] = {}
+        self.sent: list[tuple[str, int, ilp.Prepare]] = []
         #: By (node, condition); test packets have conditions of their own.
         self.resolutions: dict[tuple[str, bytes], list[Resolution]] = {}
         self.faults = Faults(
@@ -86,7 +87,9 @@ class World:
         for index, name in enumerate(NODES):
             config = msgspec.convert(_config(index), NodeConfig, dec_hook=_secret)
             open_transport = partial(self._open, nursery, name)
-            node = Node(config, now=partial(self._now, name), open_transport=open_transport)
+            node = Node(
+                config, now=partial(self._now, name), open_transport=open_transport
+            )
             self._witness(node)
             self.nodes[name] = node
 
@@ -103,7 +106,9 @@ class World:
                 posted,
                 entry.deadline_ms,
             )
-            self.resolutions.setdefault((node.name, entry.condition), []).append(resolution)
+            self.resolutions.setdefault((node.name, entry.condition), []).append(
+                resolution
+            )
             resolve(entry, posted=posted, due=due)
 
         node.forwarder._resolve = noted  # type: ignore[method-assign]
@@ -112,20 +117,26 @@ class World:
         elapsed_ms = int(trio.current_time() * 1000)
         return Instant(EPOCH_MS + elapsed_ms + self.wall_offset_ms[name], elapsed_ms)
 
-    async def _open(self, nursery: trio.Nursery, dialler: str, url: str, _tls: object) -> trio.abc.Stream:
+    async def _open(
+        self, nursery: trio.Nursery, dialler: str, url: str, _tls: object
+    ) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
         acceptor = url.removeprefix("ws://")
         if self.cut_links and self.random.random() < 0.1:
             raise Unavailable("no route to host")
         return self.join(nursery, dialler, acceptor, self.faults)
 
-    def join(self, nursery: trio.Nursery, dialler: str, acceptor: str, faults: Faults) -> trio.abc.Stream:
+    def join(
+        self, nursery: trio.Nursery, dialler: str, acceptor: str, faults: Faults
+    ) -> trio.abc.Stream:
         cable = Cable(dialler, acceptor, faults, self.random.getrandbits(32))
         self.cables.append(cable)
         nursery.start_soon(self.nodes[acceptor].listener.accept, cable.acceptor_stream)
         return cable.dialler_stream
 
-    async def attach(self, nursery: trio.Nursery, name: str, child: str, handler: Handler) -> None:
+    async def attach(
+        self, nursery: trio.Nursery, name: str, child: str, handler: Handler
+    ) -> None:
         """Keep a child of node `name` connected, over a cable without faults."""
         stream = self.join(nursery, child, name, NO_FAULTS)
         try:
@@ -143,13 +154,19 @@ class World:
                 await nursery.start(node.run)
             for name in NODES:
                 self.payers[name] = Payer()
-                nursery.start_soon(self.attach, nursery, name, "payer", self.payers[name])
-                nursery.start_soon(self.attach, nursery, name, "shop", Shop(nursery))
+                nursery.start_soon(
+                    self.attach, nursery, name, "payer", self.payers[name]
+                )
+                self.shops[name] = Shop(nursery)
+                nursery.start_soon(self.attach, nursery, name, "shop", self.shops[name])
             await trio.sleep(3)
             nursery.start_soon(self._trouble)
             await self._traffic()
             # By then every packet has been answered, or has expired on each node.
             await trio.sleep(45)
+            # Before links close, which would tidy up what must be tidy already.
+            for node in self.nodes.values():
+                self._judge_node(node)
             nursery.cancel_scope.cancel()
 
     async def _traffic(self) -> None:
@@ -160,13 +177,15 @@ class World:
             if payer.link is None:
                 continue
             manner = self.random.choice((Shop.FULFILL,) * 9 + tuple(range(8)))
-            self.sent.append((source, payer.pay(self._prepare(source, target, manner))))
+            prepare = self._prepare(source, target, manner)
+            self.sent.append((source, payer.pay(prepare), prepare))
 
     def _prepare(self, source: str, target: str, manner: int) -> ilp.Prepare:
         preimage = self.random.randbytes(32)
         return ilp.Prepare(
             amount=self.random.choice((0, 1, 500, 1_000, 1_000, 9_999, 30_000)),
-            expires_at_ms=self._now(source).wall_ms + self.random.choice((500, 8_000, 8_000, 20_000, 20_000, 60_000)),
+            expires_at_ms=self._now(source).wall_ms
+            + self.random.choice((500, 8_000, 8_000, 20_000, 20_000, 60_000)),
             condition=sha256(preimage).digest(),
             destination=f"test.{target}.shop.x",
             data=bytes((manner,)) + preimage,
@@ -177,27 +196,56 @@ class World:
         while trio.current_time() < end_s:
             await trio.sleep(self.random.random() * 6)
             if self.cut_links:
-                between = [cable for cable in self.cables if set(cable.ends) <= set(NODES)]
+                between = [
+                    cable for cable in self.cables if set(cable.ends) <= set(NODES)
+                ]
                 self.random.choice(between).cut()
             if self.step_clocks:
                 name = self.random.choice(NODES)
-                self.wall_offset_ms[name] += self.random.choice((-60_000, -1_500, 1_500, 60_000))
+                self.wall_offset_ms[name] += self.random.choice(
+                    (-60_000, -1_500, 1_500, 60_000)
+                )
 
     # --- judging ---
 
     def judge(self) -> list[Disagreement]:
-        for name, request_id in self.sent:
-            replies = self.payers[name].replies[request_id]
-            assert len(replies) == 1, f"{name}'s packet {request_id} has {len(replies)} replies"
+        for name in NODES:
+            self._judge_people(name)
         for (name, _), resolutions in self.resolutions.items():
-            assert len(resolutions) == 1, f"{name} resolved a packet {len(resolutions)} times"
-        for node in self.nodes.values():
-            self._judge_node(node)
+            assert len(resolutions) == 1, (
+                f"{name} resolved a packet {len(resolutions)} times"
+            )
         found: list[Disagreement] = []
         for left, right in zip(NODES, NODES[1:], strict=False):
             found += self._compare(left, right)
             found += self._compare(right, left)
         return found
+
+    def _judge_people(self, name: str) -> None:
+        """The payer and the shop of a node, whose links never fail, agree with its books."""
+        paid = 0
+        for payer, request_id, prepare in self.sent:
+            if payer != name:
+                continue
+            replies = self.payers[name].replies[request_id]
+            assert len(replies) == 1, (
+                f"{name}'s packet {request_id} has {len(replies)} replies"
+            )
+            if isinstance(replies[0], ilp.Fulfill):
+                assert sha256(replies[0].fulfillment).digest() == prepare.condition
+                paid += prepare.amount
+        hops = self.nodes[name].forwarder.hops
+        assert hops["payer"].account.debits_posted == paid
+        earned = sum(self.shops[name].sold.values()) - sum(
+            self.shops[name].sold[condition]
+            for (node, condition), (resolution,) in self.resolutions.items()
+            # A Fulfill in time counts; this one came at or after the expiry.
+            if node == name
+            and condition in self.shops[name].sold
+            and not resolution.posted
+            and self.shops[name].sold_ms[condition] >= resolution.deadline_ms
+        )
+        assert hops["shop"].account.credits_posted == earned
 
     def _judge_node(self, node: Node) -> None:
         forwarder = node.forwarder
@@ -209,7 +257,9 @@ class World:
             assert hop.account.net <= hop.account.credit_limit
         for asset, totals in node.book.totals().items():
             assert totals.debits_posted == totals.credits_posted, f"{node.name} {asset}"
-            assert totals.debits_pending == totals.credits_pending == 0, f"{node.name} {asset}"
+            assert totals.debits_pending == totals.credits_pending == 0, (
+                f"{node.name} {asset}"
+            )
 
     def _compare(self, debtor: str, creditor: str) -> list[Disagreement]:
         """Packets that `debtor` sent to `creditor`: what each holds for owed."""
@@ -223,17 +273,25 @@ class World:
                     assert here.amount_out == there.amount_in
                     continue
                 reason = self._explain(debtor, creditor, condition, here)
-                found.append(Disagreement(debtor, creditor, condition, there.amount_in, reason))
+                found.append(
+                    Disagreement(debtor, creditor, condition, there.amount_in, reason)
+                )
             elif name == debtor and there.target == creditor and there.posted:
                 owed += there.amount_out
-                assert self.resolutions[creditor, condition][0].posted, "fulfilled here, not there"
+                assert self.resolutions[creditor, condition][0].posted, (
+                    "fulfilled here, not there"
+                )
         accounts = self.nodes[debtor].forwarder.hops[creditor].account
         assert accounts.credits_posted == owed
-        assert self.nodes[creditor].forwarder.hops[debtor].account.debits_posted == claimed
+        assert (
+            self.nodes[creditor].forwarder.hops[debtor].account.debits_posted == claimed
+        )
         assert claimed - owed == sum(packet.amount for packet in found)
         return found
 
-    def _explain(self, debtor: str, creditor: str, condition: bytes, here: Resolution) -> str:
+    def _explain(
+        self, debtor: str, creditor: str, condition: bytes, here: Resolution
+    ) -> str:
         """Why the Fulfill that `creditor` sent did not count; fails if nothing explains it."""
         for cable in self.cables:
             if set(cable.ends) != {debtor, creditor}:
@@ -247,9 +305,14 @@ class World:
                     return "under way when the connection ended"
                 if fate.read_s * 1000 >= here.deadline_ms:
                     return "late"
-                if cable.dialler_stream.outgoing.closed or cable.acceptor_stream.outgoing.closed:
+                if (
+                    cable.dialler_stream.outgoing.closed
+                    or cable.acceptor_stream.outgoing.closed
+                ):
                     return "read when the connection was closed already"
-        raise AssertionError(f"{debtor} got a good Fulfill from {creditor} in time and did not book it")
+        raise AssertionError(
+            f"{debtor} got a good Fulfill from {creditor} in time and did not book it"
+        )
 
 
 def _secret(kind: type, value: object) -> Secret:
@@ -263,7 +326,13 @@ def _config(index: int) -> dict[str, object]:
     # The last node deals in another asset, so that its neighbour converts.
     own = EUR if index == 4 else USD
     peers: list[dict[str, object]] = [
-        {"name": child, "relation": "child", "token": f"{child}-{name}", "asset": own, "credit_limit": 10**9}
+        {
+            "name": child,
+            "relation": "child",
+            "token": f"{child}-{name}",
+            "asset": own,
+            "credit_limit": 10**9,
+        }
         for child in ("payer", "shop")
     ]
     routes: list[dict[str, str]] = []
@@ -284,7 +353,10 @@ def _config(index: int) -> dict[str, object]:
             peers.append(peer)
         elif other != index:
             routes.append(
-                {"prefix": f"test.{there}", "next_hop": NODES[index + (1 if other > index else -1)]}
+                {
+                    "prefix": f"test.{there}",
+                    "next_hop": NODES[index + (1 if other > index else -1)],
+                }
             )
     return {
         "node": {"name": name, "address": f"test.{name}"},
@@ -305,7 +377,7 @@ def run_seed(seed: int) -> tuple[Counter[str], list[Disagreement]]:
     trio.run(world.play, clock=MockClock(autojump_threshold=0))
     disagreements = world.judge()
     outcomes: Counter[str] = Counter()
-    for name, request_id in world.sent:
+    for name, request_id, _ in world.sent:
         reply = world.payers[name].replies[request_id][0]
         outcomes["fulfilled" if isinstance(reply, ilp.Fulfill) else reply.code] += 1
     return outcomes, disagreements

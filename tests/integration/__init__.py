@@ -1,0 +1,1 @@
+"""Nodes with their real links: stock WebSocket clients, TLS, signals, processes."""
