@@ -20,9 +20,7 @@ ILP_DATA_MAX_BYTES: Final = 32_767
 #: RFC 27: the message field of a Reject.
 ILP_MESSAGE_MAX_BYTES: Final = 8_191
 #: The largest encoded Reject (the largest of the three packet types).
-ILP_PACKET_MAX_BYTES: Final = (
-    ILP_DATA_MAX_BYTES + ILP_MESSAGE_MAX_BYTES + ILP_ADDRESS_MAX_BYTES + 128
-)
+ILP_PACKET_MAX_BYTES: Final = ILP_DATA_MAX_BYTES + ILP_MESSAGE_MAX_BYTES + ILP_ADDRESS_MAX_BYTES + 128
 #: A length of more octets than this cannot describe anything we accept.
 OER_LENGTH_OCTETS_MAX: Final = 8
 

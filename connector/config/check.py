@@ -108,7 +108,10 @@ def _peer(config: NodeConfig, peer: Peer) -> Iterator[Problem]:
 def _names(config: NodeConfig) -> Iterator[Problem]:
     for index, account in enumerate(config.accounts):
         if not is_segment(account.name):
-            yield f"accounts[{index}].name", f"{account.name!r}: letters, digits, '_', '~' and '-' are allowed"
+            yield (
+                f"accounts[{index}].name",
+                f"{account.name!r}: letters, digits, '_', '~' and '-' are allowed",
+            )
     names = [peer.name for peer in config.peers] + [account.name for account in config.accounts]
     yield from _twice("peers and accounts", names)
     addresses = (peer.address for peer in config.peers if peer.address is not None)

@@ -32,8 +32,10 @@ class Client:
 
         Raises Unavailable when the link is gone or no reply comes in time.
         """
-        if self._link is None or self._failure is not None:
-            raise self._failure or Unavailable("the link is not open")
+        if self._failure is not None:
+            raise self._failure
+        if self._link is None:
+            raise Unavailable("the link is not open")
         request_id = self._next_id
         self._next_id = request_id % U32_MAX + 1
         answer: tuple[trio.Event, list[bytes]] = (trio.Event(), [])

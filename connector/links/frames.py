@@ -35,8 +35,9 @@ class FrameStream(trio.abc.Stream):
     """A stream for trio-websocket with the binary frames taken out.
 
     `on_batch` is called with the payloads of each read that holds any, and
-    `on_drained` when a congested stream has room again. The server's side of a connection gets masked frames and sends
-    plain ones, the client's the other way round.
+    `on_drained` when a congested stream has room again. The server's side of a
+    connection gets masked frames and sends plain ones, the client's the other
+    way round.
     """
 
     def __init__(
@@ -134,9 +135,7 @@ class FrameStream(trio.abc.Stream):
         """
         if self._is_client:
             masks = os.urandom(4 * len(payloads))
-            frames = [
-                binary_frame(payload, masks[4 * i : 4 * i + 4]) for i, payload in enumerate(payloads)
-            ]
+            frames = [binary_frame(payload, masks[4 * i : 4 * i + 4]) for i, payload in enumerate(payloads)]
         else:
             frames = [binary_frame(payload) for payload in payloads]
         self._queue(b"".join(frames))

@@ -253,7 +253,9 @@ async def serve(transport: trio.abc.Stream, handler: Handler, authenticate: Auth
         async def accept() -> tw.WebSocketConnection:
             request = await tw.wrap_server_stream(nursery, link.stream, max_message_size=BTP_FRAME_MAX_BYTES)
             proposed = request.proposed_subprotocols
-            return await request.accept(subprotocol=_WS_SUB_PROTOCOL if _WS_SUB_PROTOCOL in proposed else None)
+            return await request.accept(
+                subprotocol=_WS_SUB_PROTOCOL if _WS_SUB_PROTOCOL in proposed else None
+            )
 
         return accept
 
@@ -303,8 +305,10 @@ async def open_transport(url: str, ssl_context: ssl.SSLContext | None) -> trio.a
     try:
         with trio.fail_after(HANDSHAKE_TIMEOUT_S):
             stream = await trio.open_tcp_stream(host, port)
-    except (OSError, trio.TooSlowError) as error:
-        raise Unavailable(f"cannot connect to {host}:{port}: {error or 'no answer'}") from error
+    except OSError as error:
+        raise Unavailable(f"cannot connect to {host}:{port}: {error}") from error
+    except trio.TooSlowError:
+        raise Unavailable(f"cannot connect to {host}:{port}: no answer") from None
     if not secure:
         return stream
     context = ssl_context or ssl.create_default_context()

@@ -18,7 +18,9 @@ from connector.links.registry import Registry
 class Listener:
     """Accepts links for the peers of `registry`."""
 
-    def __init__(self, registry: Registry, handler: Handler, ssl_context: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, registry: Registry, handler: Handler, ssl_context: ssl.SSLContext | None = None
+    ) -> None:
         self._registry = registry
         self._handler = handler
         self._ssl_context = ssl_context

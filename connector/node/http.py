@@ -1,9 +1,9 @@
 """A node's HTTP port: is it alive, can it forward, what are its balances, and SPSP (RFC 9).
 
-    /healthz          the event loop runs
-    /readyz           200 when packets can go somewhere, 503 otherwise; the body says why
-    /api/accounts     every account, with what it kept and what it owes
-    /.well-known/pay, /NAME   SPSP for local accounts
+/healthz          the event loop runs
+/readyz           200 when packets can go somewhere, 503 otherwise; the body says why
+/api/accounts     every account, with what it kept and what it owes
+/.well-known/pay, /NAME   SPSP for local accounts
 """
 
 from collections.abc import Sequence

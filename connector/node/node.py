@@ -101,7 +101,7 @@ class Node:
         self.forwarder.add(hop)
         assert peer.token is not None
         self.registry.add(Credentials(peer.name, peer.token.reveal(), address))
-        if peer.relation != "child":
+        if peer.url is not None or peer.relation != "child":
             self.health.declare(f"link {peer.name}", self._now().wall_ms)
         return hop
 
@@ -118,7 +118,7 @@ class Node:
     # --- running ---
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Run until `stop`. Binds its ports if `bind` was not called before; raises Unavailable if it cannot."""
+        """Run until `stop`. Binds its ports unless `bind` has; raises Unavailable if it cannot."""
         with logger.contextualize(node=self.name):
             await self.bind()
             async with trio.open_nursery() as nursery:
@@ -164,7 +164,7 @@ class Node:
         trust = ssl.create_default_context(cafile=peer.ca_file) if peer.ca_file else None
         plan = DialPlan(peer.name, peer.url, peer.token.reveal(), peer.username, trust)
         dial = partial(keep_dialled, plan, self.registry, self.pipeline, self._open_transport)
-        await supervise(f"link {peer.name}", dial, self._on_outage)
+        await supervise(peer.name, dial, self._on_outage)
 
     async def _serve_http(self, listener: trio.SocketListener) -> None:
         routes = spsp.routes(self._receivers, self._default_account())
@@ -201,13 +201,12 @@ class Node:
             self.health.down(f"link {peer}", reason, wall_ms)
             bound.info("link lost: {}", reason)
 
-    def _on_outage(self, name: str, reason: str) -> None:
-        """A dialer failed. Only the first failure after a change is worth a line."""
-        component = self.health.components.get(name)
-        if component is not None and not component.up and component.reason == reason:
-            return
-        self.health.down(name, reason, self._now().wall_ms)
-        logger.bind(node=self.name).info("{}: {}; trying again", name, reason)
+    def _on_outage(self, peer: str, reason: str) -> None:
+        """A dialer failed. Only a change is worth a line, and an outage only without another link."""
+        component = self.health.components[f"link {peer}"]
+        if self.registry.link(peer) is None and component.reason != reason:
+            self.health.down(component.name, reason, self._now().wall_ms)
+            logger.bind(node=self.name, peer=peer).info("{}; trying again", reason)
 
 
 def _rates(config: NodeConfig) -> Rates:

@@ -82,16 +82,17 @@ class Pipeline:
         if self._sessions.get(link) != hop.session:
             return  # A link that has been replaced and not yet heard of it.
         now = self._now()
-        try:
-            for kind, request_id, packet in batch:
-                if kind == btp.RESPONSE:
-                    forwarder.reply(hop, request_id, packet, now)
-                elif kind == btp.MESSAGE:
+        for kind, request_id, packet in batch:
+            if kind == btp.RESPONSE:
+                forwarder.reply(hop, request_id, packet, now)
+            elif kind == btp.ERROR:
+                forwarder.failure(hop, request_id, packet.decode("ascii", "replace"))
+            else:
+                try:
                     forwarder.prepare(hop, request_id, packet, now)
-                else:
-                    forwarder.failure(hop, request_id, packet.decode("ascii", "replace"))
-        except RemoteProtocolError as error:
-            link.session.fail(request_id, str(error), error)
+                except RemoteProtocolError as error:
+                    link.session.fail(request_id, str(error), error)
+                    break
         self._release(now)
 
     # --- the expiry clock ---
@@ -164,4 +165,3 @@ class Pipeline:
             self._armed_ms = due_ms
             self._earlier.set()
             self._earlier = trio.Event()
-

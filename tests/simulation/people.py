@@ -87,9 +87,7 @@ class Shop:
         if replies:
             link.send(replies)
 
-    async def _later(
-        self, link: Link, item: Item, prepare: ilp.Prepare, delay_s: float
-    ) -> None:
+    async def _later(self, link: Link, item: Item, prepare: ilp.Prepare, delay_s: float) -> None:
         await trio.sleep(delay_s)
         link.send([item])
         self._sell(prepare)

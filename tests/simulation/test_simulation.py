@@ -18,9 +18,7 @@ def test_money_is_conserved_and_neighbours_agree_whatever_fails(first: int) -> N
         try:
             answered, disagreements = run_seed(seed)
         except BaseException as error:
-            error.add_note(
-                f"seed {seed}: reproduce with `python -m tests.simulation {seed}`"
-            )
+            error.add_note(f"seed {seed}: reproduce with `python -m tests.simulation {seed}`")
             raise
         outcomes += answered
         reasons.update(packet.reason for packet in disagreements)

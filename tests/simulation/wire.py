@@ -65,9 +65,7 @@ class _Chunk(msgspec.Struct):
 class _Direction:
     """Bytes from `sender` to `receiver`."""
 
-    def __init__(
-        self, cable: Cable, sender: str, receiver: str, *, masked: bool
-    ) -> None:
+    def __init__(self, cable: Cable, sender: str, receiver: str, *, masked: bool) -> None:
         self._cable = cable
         self._sender = sender
         self._receiver = receiver
@@ -90,18 +88,14 @@ class _Direction:
         else:
             split = self._splitter.split(self._unsplit + data)
             self._unsplit = (self._unsplit + data)[split.used :]
-            out = split.rest + b"".join(
-                self._frame(payload, fates) for payload in split.payloads
-            )
+            out = split.rest + b"".join(self._frame(payload, fates) for payload in split.payloads)
         delay_s = self._cable.random.random() * self._cable.faults.delay_max_s
         due_s = trio.current_time() + delay_s
         if self._chunks:
             due_s = max(due_s, self._chunks[-1].due_s)  # A connection keeps its order.
         # Reads end anywhere. Only a repeated Prepare comes in one read with the first: later it
         # would be another packet, by the same right as the first.
-        cut = (
-            self._cable.random.randrange(len(out)) if out and not self._repeated else 0
-        )
+        cut = self._cable.random.randrange(len(out)) if out and not self._repeated else 0
         self._repeated = False
         if cut:
             self._chunks.append(_Chunk(due_s, out[:cut], []))
@@ -164,9 +158,7 @@ class _Direction:
     def _read(self) -> bytes:
         chunk = self._chunks.pop(0)
         for fate in chunk.fates:
-            fate.read_s = (
-                fate.read_s if fate.read_s is not None else trio.current_time()
-            )
+            fate.read_s = fate.read_s if fate.read_s is not None else trio.current_time()
         # A chunk whose frames were all dropped is no end of the stream.
         return chunk.data
 

@@ -14,6 +14,7 @@ import random
 from collections import Counter
 from functools import partial
 from hashlib import sha256
+from itertools import pairwise
 
 import msgspec
 import trio
@@ -87,9 +88,7 @@ class World:
         for index, name in enumerate(NODES):
             config = msgspec.convert(_config(index), NodeConfig, dec_hook=_secret)
             open_transport = partial(self._open, nursery, name)
-            node = Node(
-                config, now=partial(self._now, name), open_transport=open_transport
-            )
+            node = Node(config, now=partial(self._now, name), open_transport=open_transport)
             self._witness(node)
             self.nodes[name] = node
 
@@ -106,9 +105,7 @@ class World:
                 posted,
                 entry.deadline_ms,
             )
-            self.resolutions.setdefault((node.name, entry.condition), []).append(
-                resolution
-            )
+            self.resolutions.setdefault((node.name, entry.condition), []).append(resolution)
             resolve(entry, posted=posted, due=due)
 
         node.forwarder._resolve = noted  # type: ignore[method-assign]
@@ -117,26 +114,20 @@ class World:
         elapsed_ms = int(trio.current_time() * 1000)
         return Instant(EPOCH_MS + elapsed_ms + self.wall_offset_ms[name], elapsed_ms)
 
-    async def _open(
-        self, nursery: trio.Nursery, dialler: str, url: str, _tls: object
-    ) -> trio.abc.Stream:
+    async def _open(self, nursery: trio.Nursery, dialler: str, url: str, _tls: object) -> trio.abc.Stream:
         await trio.lowlevel.checkpoint()
         acceptor = url.removeprefix("ws://")
         if self.cut_links and self.random.random() < 0.1:
             raise Unavailable("no route to host")
         return self.join(nursery, dialler, acceptor, self.faults)
 
-    def join(
-        self, nursery: trio.Nursery, dialler: str, acceptor: str, faults: Faults
-    ) -> trio.abc.Stream:
+    def join(self, nursery: trio.Nursery, dialler: str, acceptor: str, faults: Faults) -> trio.abc.Stream:
         cable = Cable(dialler, acceptor, faults, self.random.getrandbits(32))
         self.cables.append(cable)
         nursery.start_soon(self.nodes[acceptor].listener.accept, cable.acceptor_stream)
         return cable.dialler_stream
 
-    async def attach(
-        self, nursery: trio.Nursery, name: str, child: str, handler: Handler
-    ) -> None:
+    async def attach(self, nursery: trio.Nursery, name: str, child: str, handler: Handler) -> None:
         """Keep a child of node `name` connected, over a cable without faults."""
         stream = self.join(nursery, child, name, NO_FAULTS)
         try:
@@ -154,9 +145,7 @@ class World:
                 await nursery.start(node.run)
             for name in NODES:
                 self.payers[name] = Payer()
-                nursery.start_soon(
-                    self.attach, nursery, name, "payer", self.payers[name]
-                )
+                nursery.start_soon(self.attach, nursery, name, "payer", self.payers[name])
                 self.shops[name] = Shop(nursery)
                 nursery.start_soon(self.attach, nursery, name, "shop", self.shops[name])
             await trio.sleep(3)
@@ -196,15 +185,11 @@ class World:
         while trio.current_time() < end_s:
             await trio.sleep(self.random.random() * 6)
             if self.cut_links:
-                between = [
-                    cable for cable in self.cables if set(cable.ends) <= set(NODES)
-                ]
+                between = [cable for cable in self.cables if set(cable.ends) <= set(NODES)]
                 self.random.choice(between).cut()
             if self.step_clocks:
                 name = self.random.choice(NODES)
-                self.wall_offset_ms[name] += self.random.choice(
-                    (-60_000, -1_500, 1_500, 60_000)
-                )
+                self.wall_offset_ms[name] += self.random.choice((-60_000, -1_500, 1_500, 60_000))
 
     # --- judging ---
 
@@ -212,11 +197,9 @@ class World:
         for name in NODES:
             self._judge_people(name)
         for (name, _), resolutions in self.resolutions.items():
-            assert len(resolutions) == 1, (
-                f"{name} resolved a packet {len(resolutions)} times"
-            )
+            assert len(resolutions) == 1, f"{name} resolved a packet {len(resolutions)} times"
         found: list[Disagreement] = []
-        for left, right in zip(NODES, NODES[1:], strict=False):
+        for left, right in pairwise(NODES):
             found += self._compare(left, right)
             found += self._compare(right, left)
         return found
@@ -228,9 +211,7 @@ class World:
             if payer != name:
                 continue
             replies = self.payers[name].replies[request_id]
-            assert len(replies) == 1, (
-                f"{name}'s packet {request_id} has {len(replies)} replies"
-            )
+            assert len(replies) == 1, f"{name}'s packet {request_id} has {len(replies)} replies"
             if isinstance(replies[0], ilp.Fulfill):
                 assert sha256(replies[0].fulfillment).digest() == prepare.condition
                 paid += prepare.amount
@@ -257,9 +238,7 @@ class World:
             assert hop.account.net <= hop.account.credit_limit
         for asset, totals in node.book.totals().items():
             assert totals.debits_posted == totals.credits_posted, f"{node.name} {asset}"
-            assert totals.debits_pending == totals.credits_pending == 0, (
-                f"{node.name} {asset}"
-            )
+            assert totals.debits_pending == totals.credits_pending == 0, f"{node.name} {asset}"
 
     def _compare(self, debtor: str, creditor: str) -> list[Disagreement]:
         """Packets that `debtor` sent to `creditor`: what each holds for owed."""
@@ -273,25 +252,17 @@ class World:
                     assert here.amount_out == there.amount_in
                     continue
                 reason = self._explain(debtor, creditor, condition, here)
-                found.append(
-                    Disagreement(debtor, creditor, condition, there.amount_in, reason)
-                )
+                found.append(Disagreement(debtor, creditor, condition, there.amount_in, reason))
             elif name == debtor and there.target == creditor and there.posted:
                 owed += there.amount_out
-                assert self.resolutions[creditor, condition][0].posted, (
-                    "fulfilled here, not there"
-                )
+                assert self.resolutions[creditor, condition][0].posted, "fulfilled here, not there"
         accounts = self.nodes[debtor].forwarder.hops[creditor].account
         assert accounts.credits_posted == owed
-        assert (
-            self.nodes[creditor].forwarder.hops[debtor].account.debits_posted == claimed
-        )
+        assert self.nodes[creditor].forwarder.hops[debtor].account.debits_posted == claimed
         assert claimed - owed == sum(packet.amount for packet in found)
         return found
 
-    def _explain(
-        self, debtor: str, creditor: str, condition: bytes, here: Resolution
-    ) -> str:
+    def _explain(self, debtor: str, creditor: str, condition: bytes, here: Resolution) -> str:
         """Why the Fulfill that `creditor` sent did not count; fails if nothing explains it."""
         for cable in self.cables:
             if set(cable.ends) != {debtor, creditor}:
@@ -305,14 +276,9 @@ class World:
                     return "under way when the connection ended"
                 if fate.read_s * 1000 >= here.deadline_ms:
                     return "late"
-                if (
-                    cable.dialler_stream.outgoing.closed
-                    or cable.acceptor_stream.outgoing.closed
-                ):
+                if cable.dialler_stream.outgoing.closed or cable.acceptor_stream.outgoing.closed:
                     return "read when the connection was closed already"
-        raise AssertionError(
-            f"{debtor} got a good Fulfill from {creditor} in time and did not book it"
-        )
+        raise AssertionError(f"{debtor} got a good Fulfill from {creditor} in time and did not book it")
 
 
 def _secret(kind: type, value: object) -> Secret:
@@ -370,8 +336,8 @@ def _config(index: int) -> dict[str, object]:
 def run_seed(seed: int) -> tuple[Counter[str], list[Disagreement]]:
     """Play one seed; what the payers were answered, and the disagreements. AssertionError if it fails."""
     # trio shuffles tasks; with its own random source seeded, a seed is one schedule.
-    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[attr-defined]
-    trio._core._run._r.seed(seed)  # type: ignore[attr-defined]
+    trio._core._run._ALLOW_DETERMINISTIC_SCHEDULING = True  # type: ignore[misc]
+    trio._core._run._r.seed(seed)
     random.seed(seed)
     world = World(seed)
     trio.run(world.play, clock=MockClock(autojump_threshold=0))
