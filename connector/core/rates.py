@@ -7,6 +7,7 @@ reference; between two assets it is scaled to their smallest units.
 """
 
 from fractions import Fraction
+from typing import Annotated
 
 import msgspec
 
@@ -19,7 +20,8 @@ class Asset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A currency and its precision: an amount of 1 is 10^-scale of one `code`."""
 
     code: str
-    scale: int
+    #: One octet, as ILDCP and STREAM carry it.
+    scale: Annotated[int, msgspec.Meta(ge=0, le=255)]
 
     def __str__(self) -> str:
         return f"{self.code}/{self.scale}"

@@ -32,15 +32,12 @@ class Client:
 
         Raises Unavailable when the link is gone or no reply comes in time.
         """
-        if self._failure is not None:
-            raise self._failure
-        if self._link is None:
-            raise Unavailable("the link is not open")
+        link = self._usable()
         request_id = self._next_id
         self._next_id = request_id % U32_MAX + 1
         answer: tuple[trio.Event, list[bytes]] = (trio.Event(), [])
         self._waiting[request_id] = answer
-        self._link.send([(btp.MESSAGE, request_id, packet)])
+        link.send([(btp.MESSAGE, request_id, packet)])
         try:
             with trio.move_on_after(timeout_s):
                 await answer[0].wait()
@@ -48,13 +45,21 @@ class Client:
             del self._waiting[request_id]
         if answer[1]:
             return answer[1][0]
-        raise self._failure or Unavailable(f"no reply within {timeout_s:g} s")
+        self._usable()
+        raise Unavailable(f"no reply within {timeout_s:g} s")
+
+    def _usable(self) -> Link:
+        """The link; raises what ended it."""
+        if self._failure is not None:
+            raise self._failure
+        if self._link is None:
+            raise Unavailable("the link is not open")
+        return self._link
 
     async def wait_open(self) -> None:
         """Wait for authentication. Raises what ended the link, if it ends first."""
         await self._opened.wait()
-        if self._failure is not None:
-            raise self._failure
+        self._usable()
 
     def fail(self, error: ConnectorError) -> None:
         """The link is gone: nothing more will be answered."""

@@ -112,13 +112,18 @@ class FrameStream(trio.abc.Stream):
         """
         seen = self._header_tail + data
         end = seen.find(_HEADER_END)
+        header = len(data)
         if end < 0:
             self._header_tail = seen[-(len(_HEADER_END) - 1) :]
-            return data
-        self._in_handshake = False
-        cut = end + len(_HEADER_END) - (len(seen) - len(data))
-        self._unread = data[cut:]
-        return data[:cut]
+        else:
+            self._in_handshake = False
+            header = end + len(_HEADER_END) - (len(seen) - len(data))
+            self._unread = data[header:]
+        if not data[:header].isascii():
+            # wsproto would raise a UnicodeDecodeError where nobody can catch it.
+            self._break()
+            return b""
+        return data[:header]
 
     # --- writing ---
 
