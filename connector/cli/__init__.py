@@ -22,9 +22,8 @@ app = App(
     help="An Interledger connector: routes payments between peers.",
     version=__version__,
 )
-app.command(run)
-app.command(pay)
-app.command(ping)
+for _position, _command in enumerate((run, pay, ping)):
+    app.command(_command, sort_key=_position)
 app.command(packet.app)
 app.command(config.app)
 

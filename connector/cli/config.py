@@ -7,7 +7,7 @@ import msgspec
 from cyclopts import App, Parameter
 from rich.console import Console
 
-from connector.cli.run import load_all
+from connector.config import load_file, load_files
 from connector.config.schema import hide_secret, json_schema
 
 app = App(name="config", help="Check, show and describe configuration files.")
@@ -24,7 +24,7 @@ def check(*configs: Path, json: Annotated[bool, Parameter(negative="")] = False)
     json
         Print one JSON object.
     """
-    loaded = load_all(configs)
+    loaded = load_files(configs)
     if json:
         print(msgspec.json.encode({"ok": True, "nodes": [config.node.name for config in loaded]}).decode())
     else:
@@ -47,7 +47,7 @@ def show(config: Path, json: Annotated[bool, Parameter(negative="")] = False) ->
     json
         Print plain JSON (else it is indented and coloured).
     """
-    text = msgspec.json.encode(load_all((config,))[0], enc_hook=hide_secret).decode()
+    text = msgspec.json.encode(load_file(config), enc_hook=hide_secret).decode()
     if json:
         print(text)
     else:

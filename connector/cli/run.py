@@ -4,14 +4,16 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import trio
 from loguru import logger
 
-from connector.config import NodeConfig, load_file
-from connector.errors import ConfigError, ConfigProblem
-from connector.node.node import Node
+from connector.config import load_files
 from connector.telemetry import logs
+
+if TYPE_CHECKING:
+    from connector.node.node import Node
 
 #: What a shell reports for a program that a signal stopped.
 _STOPPED_AT_ONCE = 130
@@ -28,41 +30,23 @@ def run(*configs: Path) -> int:
     configs
         TOML files, one for each node. See `connector config schema`.
     """
-    loaded = load_all(configs)
+    # Imported here, since it is slow and every other command does without.
+    from connector.node.node import Node
+
+    loaded = load_files(configs)
     logs.configure(loaded[0].log.level, loaded[0].log.format)
     return trio.run(run_nodes, [Node(config) for config in loaded])
 
 
-def load_all(paths: tuple[Path, ...]) -> list[NodeConfig]:
-    """Read every file; ConfigError names what is wrong in any of them."""
-    if not paths:
-        raise ConfigError([ConfigProblem("connector run", "", "name at least one configuration file")])
-    problems: list[ConfigProblem] = []
-    loaded: list[NodeConfig] = []
-    names: dict[str, Path] = {}
-    for path in paths:
-        try:
-            config = load_file(path)
-        except ConfigError as error:
-            problems += error.problems
-            continue
-        loaded.append(config)
-        other = names.setdefault(config.node.name, path)
-        if other != path:
-            problems.append(ConfigProblem(path, "node.name", f"{config.node.name!r} is {other}'s name too"))
-    if problems:
-        raise ConfigError(problems)
-    return loaded
-
-
-async def run_nodes(nodes: list[Node]) -> int:
-    """Run `nodes` until a signal; the exit status."""
+async def run_nodes(nodes: "list[Node]") -> int:
+    """Run `nodes` until a signal; the exit status. Raises Unavailable if a port cannot be had."""
+    # All ports first: nodes that dial each other then find each other at once.
+    for node in nodes:
+        await node.bind()
+    status: list[int] = []
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            status: list[int] = []
             nursery.start_soon(_obey, signals, nodes, nursery.cancel_scope, status)
-            for node in nodes:
-                await node.bind()
             async with trio.open_nursery() as running:
                 for node in nodes:
                     running.start_soon(node.run)
@@ -72,7 +56,7 @@ async def run_nodes(nodes: list[Node]) -> int:
 
 async def _obey(
     signals: AsyncIterator[int],
-    nodes: list[Node],
+    nodes: "list[Node]",
     everything: trio.CancelScope,
     status: list[int],
 ) -> None:

@@ -40,6 +40,28 @@ def load_file(path: Path, environment: Mapping[str, str] = os.environ) -> NodeCo
     return config
 
 
+def load_files(paths: tuple[Path, ...]) -> list[NodeConfig]:
+    """Read every file; ConfigError names what is wrong in any of them."""
+    if not paths:
+        raise ConfigError([ConfigProblem("configuration", "", "name at least one configuration file")])
+    problems: list[ConfigProblem] = []
+    loaded: list[NodeConfig] = []
+    names: dict[str, Path] = {}
+    for path in paths:
+        try:
+            config = load_file(path)
+        except ConfigError as error:
+            problems += error.problems
+            continue
+        loaded.append(config)
+        other = names.setdefault(config.node.name, path)
+        if other != path:
+            problems.append(ConfigProblem(path, "node.name", f"{config.node.name!r} is {other}'s name too"))
+    if problems:
+        raise ConfigError(problems)
+    return loaded
+
+
 def _parse(path: Path) -> dict[str, object]:
     try:
         text = _read(path, CONFIG_FILE_MAX_BYTES)
