@@ -306,7 +306,8 @@ def ilp_frames(draw: st.DrawFn) -> bytes:
         octets = draw(st.integers(0, 10))
         if not octets:
             return oer.length_prefix(length)
-        return bytes((0x80 | octets,)) + (length % 256**octets).to_bytes(octets, "big")
+        low = length & ((1 << 8 * octets) - 1)
+        return bytes((0x80 | octets,)) + low.to_bytes(octets, "big")
 
     packet = draw(DATA)
     body = b"\x01\x01\x03ilp\x00" + prefix(len(packet)) + packet

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from connector.errors import LocalProtocolError, RemoteProtocolError
-from connector.limits import ILP_DATA_MAX_BYTES, ILP_MESSAGE_MAX_BYTES, U64_MAX
+from connector.limits import ILP_DATA_MAX_BYTES, ILP_MESSAGE_MAX_BYTES, MINUTE_CACHE_MAX, U64_MAX
 from connector.protocol import ilp
 from connector.protocol.oer import var_octets
 
@@ -132,8 +132,8 @@ def test_remembered_minutes_are_bounded_and_stay_right() -> None:
     for minute in range(3_000):
         at_ms = NOON_MS + minute * 60_000 + minute
         assert ilp.parse_timestamp(ilp.format_timestamp(at_ms)) == at_ms
-    assert len(ilp._ms_of_minute) <= ilp.MINUTE_CACHE_MAX
-    assert len(ilp._minute_of_ms) <= ilp.MINUTE_CACHE_MAX
+    assert len(ilp._ms_of_minute) <= MINUTE_CACHE_MAX
+    assert len(ilp._minute_of_ms) <= MINUTE_CACHE_MAX
 
 
 # --- what is refused ---
