@@ -76,6 +76,8 @@ ROUTE_CACHE_MAX: Final = 8_192
 ROUTES_MAX: Final = 200_000
 PEERS_MAX: Final = 4_096
 ACCOUNTS_MAX: Final = 65_536
+#: `USD`, `XRP`: it travels in ILDCP and STREAM packets.
+ASSET_CODE_MAX_BYTES: Final = 255
 #: Timestamps by minute remembered by the codec; a minute is one entry.
 MINUTE_CACHE_MAX: Final = 1_024
 

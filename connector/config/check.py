@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
-from connector.config.schema import NodeConfig, Peer
-from connector.limits import U64_MAX
-from connector.protocol.address import covers, is_address, is_prefix, is_segment
+from connector.config.schema import LocalAccount, NodeConfig, Peer
+from connector.core.rates import Asset
+from connector.limits import ASSET_CODE_MAX_BYTES, BTP_CREDENTIAL_MAX_BYTES, ILP_ADDRESS_MAX_BYTES, U64_MAX
+from connector.protocol.address import covers, is_address, is_prefix, is_segment, scheme
 from connector.protocol.btp import split_url
 
 Problem = tuple[str, str]
@@ -19,23 +20,23 @@ def problems(config: NodeConfig) -> Iterator[Problem]:
     for index, peer in enumerate(config.peers):
         for key, reason in _peer(config, peer):
             yield f"peers[{index}].{key}", reason
+    for index, account in enumerate(config.accounts):
+        for key, reason in _account(config, account):
+            yield f"accounts[{index}].{key}", reason
     yield from _names(config)
-    peers = {peer.name for peer in config.peers}
-    for index, route in enumerate(config.routes):
-        if not is_prefix(route.prefix):
-            yield f"routes[{index}].prefix", f"{route.prefix!r} is not an ILP address prefix"
-        if route.next_hop not in peers:
-            yield f"routes[{index}].next_hop", f"there is no peer {route.next_hop!r}"
-    for key, times in Counter(route.prefix for route in config.routes).items():
-        if times > 1:
-            yield "routes", f"the prefix {key!r} stands {times} times"
+    yield from _routes(config)
     for code, price in config.prices.items():
         if parse_price(price) is None:
-            yield f"prices.{code}", f"{price!r} is not a positive decimal number"
+            yield f"prices.{code}", f"{price!r} is not a positive decimal number, for instance 1.08"
 
 
 def parse_price(text: str) -> Fraction | None:
-    """A price as an exact fraction; None if it is not a positive decimal or fraction."""
+    """A price as an exact fraction; None if it is not a positive decimal or fraction.
+
+    Exponents are not taken: one of nine digits would fill the memory.
+    """
+    if "e" in text.lower():
+        return None
     try:
         price = Fraction(text)
     except (ValueError, ZeroDivisionError):
@@ -46,7 +47,7 @@ def parse_price(text: str) -> Fraction | None:
 def parse_listen(text: str) -> tuple[str, int]:
     """(host, port) of `HOST:PORT`; port 0 lets the system choose. Raises ValueError."""
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+    if not host or not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise ValueError("HOST:PORT is expected, for instance 127.0.0.1:7768")
     return host.removeprefix("[").removesuffix("]"), int(port)
 
@@ -56,6 +57,8 @@ def _node(config: NodeConfig) -> Iterator[Problem]:
         yield "node.name", f"{config.node.name!r}: letters, digits, '_', '~' and '-' are allowed"
     if not is_address(config.node.address):
         yield "node.address", f"{config.node.address!r} is not an ILP address, for instance test.connector"
+    elif scheme(config.node.address) == "peer":
+        yield "node.address", "peer.* is never forwarded, so no node can have it"
     for key, listen in (("btp.listen", config.btp.listen), ("http.listen", config.http.listen)):
         if listen is not None:
             try:
@@ -84,8 +87,15 @@ def _peer(config: NodeConfig, peer: Peer) -> Iterator[Problem]:
         yield "name", f"{peer.name!r}: letters, digits, '_', '~' and '-' are allowed"
     if peer.token is None or not peer.token.reveal():
         yield "token", "a token is needed: token or token_file"
+    elif len(peer.token.reveal().encode()) > BTP_CREDENTIAL_MAX_BYTES:
+        yield "token", f"at most {BTP_CREDENTIAL_MAX_BYTES} bytes"
+    if len(peer.username.encode()) > BTP_CREDENTIAL_MAX_BYTES:
+        yield "username", f"at most {BTP_CREDENTIAL_MAX_BYTES} bytes"
+    yield from _asset(peer.asset)
     if peer.relation == "child":
-        if peer.address is not None and not covers(config.node.address, peer.address):
+        if peer.address is None:
+            yield from _fits(config, peer)
+        elif peer.address == config.node.address or not covers(config.node.address, peer.address):
             yield "address", f"a child's address is below {config.node.address}"
     elif peer.address is None:
         yield "address", f"a {peer.relation}'s ILP address is needed"
@@ -97,7 +107,8 @@ def _peer(config: NodeConfig, peer: Peer) -> Iterator[Problem]:
         try:
             split_url(peer.url)
         except ValueError as error:
-            yield "url", f"{peer.url!r}: {error}"
+            # Without the URL itself: some write a token into it.
+            yield "url", str(error)
     elif config.btp.listen is None:
         yield "url", "neither side can dial: give the peer a url, or this node btp.listen"
     if peer.max_packet_amount > U64_MAX:
@@ -105,17 +116,57 @@ def _peer(config: NodeConfig, peer: Peer) -> Iterator[Problem]:
     yield from _readable("ca_file", peer.ca_file)
 
 
+def _account(config: NodeConfig, account: LocalAccount) -> Iterator[Problem]:
+    if not is_segment(account.name):
+        yield "name", f"{account.name!r}: letters, digits, '_', '~' and '-' are allowed"
+    yield from _fits(config, account)
+    yield from _asset(account.asset)
+
+
+def _asset(asset: Asset) -> Iterator[Problem]:
+    code = asset.code
+    if not (code.isascii() and code.isprintable() and 1 <= len(code) <= ASSET_CODE_MAX_BYTES):
+        yield "asset.code", f"1 to {ASSET_CODE_MAX_BYTES} printable ASCII characters, for instance USD"
+
+
+def _address(config: NodeConfig, holder: Peer | LocalAccount) -> str:
+    """The holder's ILP address: its own, or its name below the node's."""
+    explicit = holder.address if isinstance(holder, Peer) else None
+    return explicit if explicit is not None else f"{config.node.address}.{holder.name}"
+
+
+def _fits(config: NodeConfig, holder: Peer | LocalAccount) -> Iterator[Problem]:
+    if len(_address(config, holder)) > ILP_ADDRESS_MAX_BYTES:
+        yield "name", f"with the node's address before it, longer than {ILP_ADDRESS_MAX_BYTES} characters"
+
+
+def _routes(config: NodeConfig) -> Iterator[Problem]:
+    relations = {peer.name: peer.relation for peer in config.peers}
+    own = {config.node.address, *(_address(config, account) for account in config.accounts)}
+    for index, route in enumerate(config.routes):
+        if not is_prefix(route.prefix):
+            yield f"routes[{index}].prefix", f"{route.prefix!r} is not an ILP address prefix"
+        if route.next_hop not in relations:
+            yield f"routes[{index}].next_hop", f"there is no peer {route.next_hop!r}"
+        elif route.prefix in own or (
+            route.prefix
+            and covers(config.node.address, route.prefix)
+            and relations[route.next_hop] != "child"
+        ):
+            yield f"routes[{index}].prefix", f"{route.prefix} is this node's own, not {route.next_hop}'s"
+    for prefix, times in Counter(route.prefix for route in config.routes).items():
+        if times > 1:
+            yield "routes", f"the prefix {prefix!r} stands {times} times"
+    parents = [peer.name for peer in config.peers if peer.relation == "parent"]
+    if len(parents) > 1 and not any(route.prefix == "" for route in config.routes):
+        yield "routes", f"more than one parent ({', '.join(parents)}): one route must have the prefix ''"
+
+
 def _names(config: NodeConfig) -> Iterator[Problem]:
-    for index, account in enumerate(config.accounts):
-        if not is_segment(account.name):
-            yield (
-                f"accounts[{index}].name",
-                f"{account.name!r}: letters, digits, '_', '~' and '-' are allowed",
-            )
-    names = [peer.name for peer in config.peers] + [account.name for account in config.accounts]
+    names = [holder.name for holder in (*config.peers, *config.accounts)]
     yield from _twice("peers and accounts", names)
-    addresses = (peer.address for peer in config.peers if peer.address is not None)
-    yield from _twice("peers: the address", addresses)
+    addresses = [_address(config, holder) for holder in (*config.peers, *config.accounts)]
+    yield from _twice("peers and accounts: the address", addresses)
     tokens = [peer.token.reveal() for peer in config.peers if peer.token is not None]
     if len(set(tokens)) != len(tokens):
         yield "peers", "two peers have the same token: they could not be told apart"

@@ -26,6 +26,7 @@ def load_file(path: Path, environment: Mapping[str, str] = os.environ) -> NodeCo
     """Read, complete and check the configuration of one node. Raises ConfigError."""
     document = _Document(path, environment)
     tree = document.complete(_parse(path), "")
+    document.problems += _prices(path, tree)
     if document.problems:
         raise ConfigError(document.problems)
     try:
@@ -80,6 +81,16 @@ def _read(path: Path, max_bytes: int) -> str:
     return content.decode("utf-8")
 
 
+def _prices(path: Path, tree: object) -> list[ConfigProblem]:
+    """TOML's own numbers look like prices and are floats: said here, where the key is known."""
+    prices = tree.get("prices") if isinstance(tree, dict) else None
+    return [
+        ConfigProblem(path, f"prices.{code}", 'an exact price stands in quotes, for instance "1.08"')
+        for code, price in (prices.items() if isinstance(prices, dict) else ())
+        if not isinstance(price, str)
+    ]
+
+
 def _decode_secret(kind: type, value: object) -> Secret:
     assert kind is Secret
     if not isinstance(value, str):
@@ -111,12 +122,18 @@ class _Document:
         literal, name, default = match.groups()
         if literal:
             return match[0][1:]
-        value = self._environment.get(name) or default
+        value = self._environment.get(name)
+        if not value and default is not None:
+            value = default
         if value is None:
             reason = f"the environment variable {name} is not set (a default: ${{{name}:-value}})"
-            self.problems.append(ConfigProblem(self._path, key, reason))
-            return ""
-        return value
+        elif any("\ud800" <= character <= "\udfff" for character in value):
+            # So Python stands for octets that it cannot decode.
+            reason = f"the environment variable {name} is not UTF-8"
+        else:
+            return value
+        self.problems.append(ConfigProblem(self._path, key, reason))
+        return ""
 
     def _files(self, table: dict[str, object], below: str) -> None:
         folder = self._path.resolve().parent

@@ -55,6 +55,7 @@ class FrameStream(trio.abc.Stream):
         self._splitter = FrameSplitter(masked=not is_client, max_bytes=BTP_FRAME_MAX_BYTES)
         self._unread = b""
         self._in_handshake = True
+        self._started = trio.Event()
         #: The last octets of a header that is not yet whole, to find its end across two reads.
         self._header_tail = b""
         self._chunks: list[bytes] = []
@@ -67,6 +68,13 @@ class FrameStream(trio.abc.Stream):
         #: Set when nothing more will be read: the peer closed, or we did, or it broke.
         self.ended = trio.Event()
 
+    def start(self) -> None:
+        """The handshake is done and `on_batch` may be called; until then no frame is looked at.
+
+        A peer's first frame may come with the last octets of its handshake.
+        """
+        self._started.set()
+
     # --- reading, by trio-websocket's reader task ---
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
@@ -75,6 +83,8 @@ class FrameStream(trio.abc.Stream):
         Hands over batches in between. `max_bytes` is the library's wish and is
         ignored: a batch is what one read holds.
         """
+        if not self._in_handshake and not self._started.is_set():
+            await self._started.wait()
         while True:
             rest = self._split() if self._unread else b""
             if rest:
@@ -160,6 +170,7 @@ class FrameStream(trio.abc.Stream):
         self._chunks.clear()
         self._work.set()
         self._flushed.set()
+        self._started.set()
         self.ended.set()
 
     async def run_writer(self) -> None:

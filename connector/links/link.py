@@ -162,6 +162,7 @@ class Link:
             self.ended("no WebSocket handshake in time", None)
             return
         begin()
+        self.stream.start()
         nursery.start_soon(self._take_odd_messages, ws)
         nursery.start_soon(self._keep_alive, ws)
         await self._closing.wait()

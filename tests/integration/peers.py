@@ -22,6 +22,12 @@ PREIMAGE = b"a preimage of thirty-two octets!"
 CONDITION = sha256(PREIMAGE).digest()
 FULFILL = ilp.encode_fulfill(ilp.Fulfill(PREIMAGE, b""))
 
+#: A client's half of a WebSocket handshake, for tests that go below the WebSocket.
+HANDSHAKE = (
+    b"GET / HTTP/1.1\r\nHost: node\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
 
 def child(name: str, **settings: object) -> dict[str, object]:
     """The configuration of a child whose token is its name."""

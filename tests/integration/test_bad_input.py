@@ -12,7 +12,7 @@ import trio
 from connector import limits
 from connector.protocol import btp, ilp
 from connector.protocol.websocket import binary_frame
-from tests.integration.peers import FULFILL, Peer, World, child, node_config, prepare, running
+from tests.integration.peers import FULFILL, HANDSHAKE, Peer, World, child, node_config, prepare, running
 
 
 @asynccontextmanager
@@ -120,6 +120,20 @@ async def test_pings_before_authentication_are_answered(autojump_clock: object) 
         early = await world.open()
         await early.ws.ping(b"early")
         assert isinstance(await early.authenticate("mallory"), btp.Response)
+
+
+async def test_auth_that_comes_in_one_piece_with_the_handshake_is_heard(autojump_clock: object) -> None:
+    async with honest_pair() as (world, _, _):
+        stream = world.stream()
+        credentials = (btp.SubProtocol("auth", 0, b""), btp.SubProtocol("auth_token", 1, b"mallory"))
+        auth = btp.encode(btp.Message(1, credentials))
+        await stream.send_all(HANDSHAKE + binary_frame(auth, b"mask"))
+        heard = b""
+        with trio.fail_after(limits.AUTH_TIMEOUT_S / 2):
+            while binary_frame(btp.empty_response(1)) not in heard:
+                heard += await stream.receive_some()
+        assert heard.startswith(b"HTTP/1.1 101")
+        await stream.aclose()
 
 
 async def test_strangers_past_the_bound_are_refused_and_peers_still_come_in(autojump_clock: object) -> None:

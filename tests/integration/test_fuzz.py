@@ -7,12 +7,8 @@ import trio
 
 from connector.protocol import btp, ilp
 from connector.protocol.websocket import binary_frame
-from tests.integration.peers import FULFILL, World, child, node_config, prepare, running
+from tests.integration.peers import FULFILL, HANDSHAKE, World, child, node_config, prepare, running
 
-_HANDSHAKE = (
-    b"GET / HTTP/1.1\r\nHost: node\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
 _AUTH = btp.encode(
     btp.Message(1, (btp.SubProtocol("auth", 0, b""), btp.SubProtocol("auth_token", 1, b"mallory")))
 )
@@ -54,7 +50,7 @@ def _mutated(octets: bytes, chance: random.Random) -> bytes:
 
 async def _visit(world: World, chance: random.Random) -> None:
     """Send one connection's worth of octets in pieces, read what comes, leave."""
-    opening = _HANDSHAKE if chance.random() < 0.8 else _mutated(_HANDSHAKE, chance)
+    opening = HANDSHAKE if chance.random() < 0.8 else _mutated(HANDSHAKE, chance)
     octets = opening + binary_frame(_AUTH, b"mask") + b"".join(_frames(chance) for _ in range(5))
     if chance.random() < 0.8:
         octets = octets[: len(opening)] + _mutated(octets[len(opening) :], chance)
