@@ -3,7 +3,7 @@
 The layers, from the outside in; each imports only what stands to its right
 (checked by import-linter, see pyproject.toml):
 
-    cli → node → links · receiver · sender · telemetry → core → protocol
+    cli → node → config → links · receiver · sender · telemetry → core → protocol
 
 `limits`, `errors` and `ids` stand below all of them. `protocol` and `core` are
 pure: no trio, no sockets, no clock, no randomness, no files.

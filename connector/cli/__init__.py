@@ -22,8 +22,9 @@ app = App(
     help="An Interledger connector: routes payments between peers.",
     version=__version__,
 )
-for _position, _command in enumerate((run, pay, ping)):
-    app.command(_command, sort_key=_position)
+app.command(run, sort_key=1)
+app.command(pay, sort_key=2)
+app.command(ping, sort_key=3)
 app.command(packet.app)
 app.command(config.app)
 
