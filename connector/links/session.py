@@ -86,23 +86,25 @@ class Session:
             if packet is not None:
                 batch.append((frame[0], int.from_bytes(frame[1:5], "big"), packet))
             elif self.state is not State.CLOSED:
-                self._receive_other(frame, batch)
+                try:
+                    self._receive_other(btp.decode(frame), batch)
+                except RemoteProtocolError as error:
+                    # What came before the broken frame counts: it may be a Fulfill.
+                    if batch:
+                        self._wire.packets(batch)
+                        batch = []
+                    request_id = int.from_bytes(frame[1:5], "big") if len(frame) >= 5 else 0
+                    self.fail(request_id, str(error), error)
         if batch:
             self._wire.packets(batch)
 
-    def _receive_other(self, frame: bytes, batch: list[Item]) -> None:
-        try:
-            decoded = btp.decode(frame)
-            if self.state is State.OPEN:
-                self._dispatch(decoded, batch)
-            elif self.state is State.AWAITING_AUTH:
-                self._check_auth(decoded)
-            else:
-                self._check_auth_answer(decoded)
-        except RemoteProtocolError as error:
-            # A frame that cannot be read has no id to answer to.
-            request_id = int.from_bytes(frame[1:5], "big") if len(frame) >= 5 else 0
-            self.fail(request_id, str(error), error)
+    def _receive_other(self, frame: btp.Frame, batch: list[Item]) -> None:
+        if self.state is State.OPEN:
+            self._dispatch(frame, batch)
+        elif self.state is State.AWAITING_AUTH:
+            self._check_auth(frame)
+        else:
+            self._check_auth_answer(frame)
 
     def _dispatch(self, frame: btp.Frame, batch: list[Item]) -> None:
         request_id = frame.request_id

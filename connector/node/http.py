@@ -1,9 +1,9 @@
 """A node's HTTP port: is it alive, can it forward, what are its balances, and SPSP (RFC 9).
 
-/healthz          the event loop runs
-/readyz           200 when packets can go somewhere, 503 otherwise; the body says why
-/api/accounts     every account, with what it kept and what it owes
-/.well-known/pay, /NAME   SPSP for local accounts
+- `/healthz`: the event loop runs.
+- `/readyz`: 200 when packets can go somewhere, 503 otherwise; the body says why.
+- `/api/accounts`: every account with its balance; only when the port is on a loopback address.
+- `/.well-known/pay`, `/NAME`: SPSP for local accounts.
 """
 
 from collections.abc import Sequence
@@ -23,8 +23,14 @@ from connector.core.health import Health
 _HTTP_TIMEOUT_S = 10
 
 
-def application(name: str, address: str, health: Health, book: Book, spsp: Sequence[BaseRoute]) -> Starlette:
-    """The ASGI application of one node."""
+def application(
+    name: str,
+    address: str,
+    health: Health,
+    book: Book | None,
+    spsp: Sequence[BaseRoute],
+) -> Starlette:
+    """The ASGI application of one node. Without `book` it shows no balances."""
 
     async def healthz(request: Request) -> Response:
         return _json({"node": name, "alive": True})
@@ -39,6 +45,8 @@ def application(name: str, address: str, health: Health, book: Book, spsp: Seque
         return _json(body, 200 if health.can_forward else 503)
 
     async def accounts(request: Request) -> Response:
+        if book is None:
+            return _json({"error": "balances are shown on a loopback address only"}, 403)
         rows = [describe(account) for account in book.accounts()]
         return _json({"node": name, "address": address, "accounts": rows})
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from hashlib import sha256
+from ipaddress import ip_address
 
 import trio
 from loguru import logger
@@ -168,7 +169,9 @@ class Node:
 
     async def _serve_http(self, listener: trio.SocketListener) -> None:
         routes = spsp.routes(self._receivers, self._default_account())
-        app = http.application(self.name, self.address, self.health, self.book, routes)
+        local = ip_address(listener.socket.getsockname()[0]).is_loopback
+        book = self.book if local else None
+        app = http.application(self.name, self.address, self.health, book, routes)
         await http.serve_http(app, listener)
 
     def _default_account(self) -> str | None:

@@ -187,6 +187,18 @@ async def test_a_frame_that_cannot_be_read_closes_its_link_only(
         assert (await mallory.closed()).code == 1008
 
 
+async def test_what_came_before_a_broken_frame_counts(autojump_clock: object) -> None:
+    async with honest_pair() as (world, alice, _):
+        mallory = await world.peer("mallory")
+        await alice.ask(prepare("test.node.mallory.x"), 5)
+        frame = await mallory.receive()
+        good = binary_frame(btp.ilp_response(frame.request_id, FULFILL), b"mask")
+        await mallory.stream.send_all(good + binary_frame(b"broken", b"mask"))
+        assert isinstance(await alice.answer(), ilp.Fulfill)
+        assert world.hop("mallory").account.net == -100
+        await mallory.closed()
+
+
 async def test_a_text_message_closes_the_link(autojump_clock: object) -> None:
     async with honest_pair() as (world, _, _):
         mallory = await world.peer("mallory")

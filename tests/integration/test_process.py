@@ -209,6 +209,22 @@ def test_several_nodes_run_in_one_process(tmp_path: Path) -> None:
     assert process.wait() == 0
 
 
+def test_balances_are_not_shown_to_other_machines(tmp_path: Path) -> None:
+    path = tmp_path / "open.toml"
+    everywhere = CONFIG.format(name="open").replace(
+        '[http]\nlisten = "127.0.0.1', '[http]\nlisten = "0.0.0.0'
+    )
+    path.write_text(everywhere)
+    process = Process(path)
+    try:
+        _, port = process.ports()
+        assert httpx.get(f"http://127.0.0.1:{port}/api/accounts").status_code == 403
+        assert httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200
+    finally:
+        process.popen.terminate()
+        assert process.wait() == 0
+
+
 def test_a_configuration_that_cannot_be_used_exits_78_and_says_why(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(CONFIG.format(name="bad") + '[[routes]]\nprefix = "test.x"\nnext_hop = "nobody"\n')
