@@ -1,0 +1,1 @@
+"""Against software that others wrote. Needs Node.js, and `scripts/just setup-node` once."""
