@@ -163,10 +163,9 @@ def _routes(config: NodeConfig) -> Iterator[Problem]:
 
 
 def _names(config: NodeConfig) -> Iterator[Problem]:
-    names = [holder.name for holder in (*config.peers, *config.accounts)]
-    yield from _twice("peers and accounts", names)
-    addresses = [_address(config, holder) for holder in (*config.peers, *config.accounts)]
-    yield from _twice("peers and accounts: the address", addresses)
+    holders: tuple[Peer | LocalAccount, ...] = (*config.peers, *config.accounts)
+    yield from _twice("peers and accounts", (holder.name for holder in holders))
+    yield from _twice("peers and accounts: the address", (_address(config, holder) for holder in holders))
     tokens = [peer.token.reveal() for peer in config.peers if peer.token is not None]
     if len(set(tokens)) != len(tokens):
         yield "peers", "two peers have the same token: they could not be told apart"
