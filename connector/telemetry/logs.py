@@ -4,11 +4,12 @@ Variables in tracebacks are never shown (they hold tokens and keys), and what
 other libraries say through `logging` comes out here too, from WARNING up.
 """
 
+import json
 import logging
 import sys
+import traceback
 from typing import TYPE_CHECKING, TextIO
 
-import msgspec
 from loguru import logger
 
 if TYPE_CHECKING:
@@ -45,18 +46,25 @@ def _human(record: "Record") -> str:
 
 
 def _json(record: "Record") -> str:
-    line: dict[str, object] = {
+    own = {
         "time": record["time"].isoformat(timespec="milliseconds"),
         "level": record["level"].name,
         "message": record["message"],
-        **record["extra"],
     }
     if record["exception"] is not None:
-        line["exception"] = repr(record["exception"].value)
-        line["where"] = f"{record['name']}:{record['line']}"
-    return msgspec.json.encode(line, enc_hook=str).decode() + "\n"
+        error = record["exception"].value
+        own["exception"] = repr(error)
+        own["traceback"] = "".join(traceback.format_exception(error))
+    # What is bound comes after, and never instead. The standard encoder takes any text and any number,
+    # octets of file names that are no UTF-8 included: a line is not lost for what it says.
+    bound = {key: value for key, value in record["extra"].items() if key not in own}
+    return json.dumps({**own, **bound}, default=str) + "\n"
 
 
 class _Intercept(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        logger.opt(depth=6, exception=record.exc_info).log(record.levelname, "{}", record.getMessage())
+        try:
+            level: str | int = logger.level(record.levelname).name
+        except ValueError:
+            level = record.levelno
+        logger.opt(depth=6, exception=record.exc_info).log(level, "{}", record.getMessage())
