@@ -73,9 +73,11 @@ PACKETS_PER_S_MAX: Final = 100_000
 NOTICE_INTERVAL_MS: Final = 10_000
 #: Destinations whose next hop is remembered between look-ups.
 ROUTE_CACHE_MAX: Final = 8_192
+#: Configured ones; each peer and account has a route of its own besides.
 ROUTES_MAX: Final = 200_000
 PEERS_MAX: Final = 4_096
 ACCOUNTS_MAX: Final = 65_536
+ROUTING_TABLE_MAX: Final = ROUTES_MAX + PEERS_MAX + ACCOUNTS_MAX
 #: `USD`, `XRP`: it travels in ILDCP and STREAM packets.
 ASSET_CODE_MAX_BYTES: Final = 255
 #: Timestamps by minute remembered by the codec; a minute is one entry.

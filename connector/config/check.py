@@ -12,6 +12,8 @@ from connector.protocol.address import covers, is_address, is_prefix, is_segment
 from connector.protocol.btp import split_url
 
 Problem = tuple[str, str]
+#: What a node's HTTP port answers itself; an account's payment page is at `/NAME`.
+_HTTP_PATHS = frozenset({"api", "healthz", "metrics", "readyz"})
 
 
 def problems(config: NodeConfig) -> Iterator[Problem]:
@@ -119,6 +121,8 @@ def _peer(config: NodeConfig, peer: Peer) -> Iterator[Problem]:
 def _account(config: NodeConfig, account: LocalAccount) -> Iterator[Problem]:
     if not is_segment(account.name):
         yield "name", f"{account.name!r}: letters, digits, '_', '~' and '-' are allowed"
+    if account.name in _HTTP_PATHS:
+        yield "name", f"{account.name!r}: its payment page would hide the node's own /{account.name}"
     yield from _fits(config, account)
     yield from _asset(account.asset)
 

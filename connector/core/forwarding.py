@@ -66,7 +66,7 @@ class Forwarder:
         self.address = address
         self.book = book
         self.policy = policy
-        self.routes: RoutingTable[Hop | None] = RoutingTable()
+        self.routes: RoutingTable[Hop] = RoutingTable()
         self.clock: ExpiryClock[InFlight] = ExpiryClock()
         self.hops: dict[str, Hop] = {}
         self.in_flight = 0
@@ -307,13 +307,10 @@ class Forwarder:
 
     def reply(self, target: Hop, request_id: int, packet: bytes, now: Instant) -> None:
         """A Fulfill or Reject came from `target`; one that matches nothing is ignored."""
-        entry = self._awaited(target, request_id)
+        entry = self._awaited(target, request_id, now)
         if entry is None:
             self._unmatched(target, packet)
             return
-        if now.mono_ms >= entry.deadline_ms:
-            self._unmatched(target, packet)
-            return  # The expiry clock answers it; that it has not yet is a matter of milliseconds.
         kind = packet[0] if packet else 0
         try:
             if kind == ilp.FULFILL:
@@ -326,17 +323,21 @@ class Forwarder:
         except RemoteProtocolError as error:
             self._fail(entry, "T00", f"{target.name} sent an unreadable reply: {error}")
 
-    def failure(self, target: Hop, request_id: int, reason: str) -> None:
+    def failure(self, target: Hop, request_id: int, reason: str, now: Instant) -> None:
         """`target` answered a Prepare with something that is no ILP packet."""
-        entry = self._awaited(target, request_id)
+        entry = self._awaited(target, request_id, now)
         if entry is not None:
             self._fail(entry, "T00", f"{target.name} {reason}")
 
-    def _awaited(self, target: Hop, request_id: int) -> InFlight | None:
+    def _awaited(self, target: Hop, request_id: int, now: Instant) -> InFlight | None:
+        """What a reply on `target`'s present connection answers, if it comes in time.
+
+        What is due and not yet answered is the expiry clock's, within milliseconds.
+        """
         entry = target.sent.get(request_id)
-        if entry is not None and entry.target_session == target.session:
-            return entry
-        return None
+        if entry is None or entry.target_session != target.session or now.mono_ms >= entry.deadline_ms:
+            return None
+        return entry
 
     def _unmatched(self, target: Hop, packet: bytes) -> None:
         """A reply that came late, twice, or to nothing: ignored and never booked."""

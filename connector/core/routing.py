@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Generic, TypeVar
 
 from connector.errors import LocalProtocolError
-from connector.limits import ROUTE_CACHE_MAX, ROUTES_MAX
+from connector.limits import ROUTE_CACHE_MAX, ROUTING_TABLE_MAX
 from connector.protocol.address import is_prefix
 
 T = TypeVar("T")
@@ -40,8 +40,8 @@ class RoutingTable(Generic[T]):
         if not is_prefix(prefix):
             raise LocalProtocolError(f"not an ILP address prefix: {prefix[:80]!r}")
         if prefix not in self._routes:
-            if len(self._routes) >= ROUTES_MAX:
-                raise LocalProtocolError(f"the routing table is full: {ROUTES_MAX} routes")
+            if len(self._routes) >= ROUTING_TABLE_MAX:
+                raise LocalProtocolError(f"the routing table is full: {ROUTING_TABLE_MAX} routes")
             self._count(prefix, 1)
         self._routes[prefix] = target
         self._cache.clear()

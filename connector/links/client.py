@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from connector.errors import ConnectorError, Unavailable
+from connector.errors import ConnectorError, LocalProtocolError, Unavailable
 from connector.limits import AUTH_TIMEOUT_S, HANDSHAKE_TIMEOUT_S, U32_MAX
 from connector.links.link import Link, dial, open_transport
 from connector.links.session import Item
@@ -113,10 +113,14 @@ async def connect(
     """Dial the connector at `url` (`ws://` or `wss://`) and authenticate as its child.
 
     `ca_file` holds the certificates to trust for `wss://` instead of the
-    system's. Raises Unavailable or AuthenticationError.
+    system's. Raises LocalProtocolError for a URL or file that cannot be used,
+    Unavailable or AuthenticationError.
     """
-    host, port, resource, secure = btp.split_url(url)
-    context = ssl.create_default_context(cafile=ca_file) if secure else None
+    try:
+        host, port, resource, secure = btp.split_url(url)
+        context = ssl.create_default_context(cafile=ca_file) if secure else None
+    except (ValueError, OSError) as error:
+        raise LocalProtocolError(f"cannot dial: {error}") from None
     transport = await open_transport(url, context)
     client = Client()
     name = f"{host}:{port}"

@@ -26,6 +26,7 @@ from connector.core.hop import Hop, Relation
 from connector.core.instant import Instant
 from connector.core.limiter import TokenBucket
 from connector.core.rates import Rates
+from connector.errors import ConfigError, ConfigProblem
 from connector.limits import PACKETS_PER_S_MAX
 from connector.links.dialer import DialPlan, OpenTransport, keep_dialled
 from connector.links.link import open_transport
@@ -69,6 +70,7 @@ class Node:
         self.listener = Listener(self.registry, self.pipeline, _server_tls(config))
         self._btp: list[trio.SocketListener] = []
         self._web: list[trio.SocketListener] = []
+        self._trust = {peer.name: _client_tls(config, peer) for peer in config.peers}
         #: The ports that were bound.
         self.btp_port: int | None = None
         self.http_port: int | None = None
@@ -162,8 +164,7 @@ class Node:
     async def _keep_dialled(self, peer: Peer) -> None:
         assert peer.url is not None
         assert peer.token is not None
-        trust = ssl.create_default_context(cafile=peer.ca_file) if peer.ca_file else None
-        plan = DialPlan(peer.name, peer.url, peer.token.reveal(), peer.username, trust)
+        plan = DialPlan(peer.name, peer.url, peer.token.reveal(), peer.username, self._trust[peer.name])
         dial = partial(keep_dialled, plan, self.registry, self.pipeline, self._open_transport)
         await supervise(peer.name, dial, self._on_outage)
 
@@ -236,5 +237,20 @@ def _server_tls(config: NodeConfig) -> ssl.SSLContext | None:
     if config.btp.tls_cert_file is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(config.btp.tls_cert_file, config.btp.tls_key_file)
+    try:
+        context.load_cert_chain(config.btp.tls_cert_file, config.btp.tls_key_file)
+    except OSError as error:
+        reason = f"certificate and key cannot be used: {error}"
+        raise ConfigError([ConfigProblem(config.node.name, "btp.tls_cert_file", reason)]) from None
     return context
+
+
+def _client_tls(config: NodeConfig, peer: Peer) -> ssl.SSLContext | None:
+    """What to trust when we dial `peer`; None for the system's certificates."""
+    if peer.ca_file is None:
+        return None
+    try:
+        return ssl.create_default_context(cafile=peer.ca_file)
+    except OSError as error:
+        reason = f"certificates cannot be used: {error}"
+        raise ConfigError([ConfigProblem(config.node.name, f"peers.{peer.name}.ca_file", reason)]) from None

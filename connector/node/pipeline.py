@@ -86,7 +86,7 @@ class Pipeline:
             if kind == btp.RESPONSE:
                 forwarder.reply(hop, request_id, packet, now)
             elif kind == btp.ERROR:
-                forwarder.failure(hop, request_id, packet.decode("ascii", "replace"))
+                forwarder.failure(hop, request_id, packet.decode("ascii", "replace"), now)
             else:
                 try:
                     forwarder.prepare(hop, request_id, packet, now)

@@ -107,7 +107,7 @@ class Neighbours(RuleBasedStateMachine):
         counts = offer is not None and offer.session == hop.session
         timely = counts and offer is not None and world.now.mono_ms < offer.deadline_ms
         if how == "failure":
-            world.forwarder.failure(hop, request_id, "said nothing")
+            world.forwarder.failure(hop, request_id, "said nothing", world.now)
         else:
             replies = {
                 "fulfill": ilp.encode_fulfill(ilp.Fulfill(FULFILLMENT, b"")),
@@ -116,7 +116,7 @@ class Neighbours(RuleBasedStateMachine):
                 "garbage": b"\x0d\x01",
             }
             world.answer(hop, request_id, replies[how])
-        if offer is not None and (timely or (counts and how == "failure")):
+        if offer is not None and timely:
             del self.offers[name, request_id]
             if how == "fulfill":
                 self.net[offer.source] += offer.amount_in

@@ -217,7 +217,7 @@ def test_a_newer_connection_cannot_answer_for_an_older() -> None:
     own_id = in_flight(world)
     world.forwarder.connected(world.bob)
     world.fulfill(world.bob, own_id)
-    world.forwarder.failure(world.bob, own_id, "said nothing")
+    world.forwarder.failure(world.bob, own_id, "said nothing", world.now)
     assert world.outgoing() == {}
     assert balances(world) == {}
     # Its id is not given out again while the packet is in flight.

@@ -302,11 +302,11 @@ def test_an_unreadable_reply_is_t00_and_owes_nothing(packet: bytes, reason: str)
 def test_an_answer_that_is_no_packet_is_t00() -> None:
     world = World()
     own_id = sent(world)
-    world.forwarder.failure(world.bob, own_id, "answered with BTP error F00")
+    world.forwarder.failure(world.bob, own_id, "answered with BTP error F00", world.now)
     reject = world.only_reject(world.alice, 7)
     assert (reject.code, reject.message) == ("T00", "bob answered with BTP error F00")
     world.check_at_rest()
-    world.forwarder.failure(world.bob, own_id, "answered with BTP error F00")
+    world.forwarder.failure(world.bob, own_id, "answered with BTP error F00", world.now)
     assert world.outgoing() == {}
 
 

@@ -77,7 +77,7 @@ def test_what_is_no_prefix_is_refused(prefix: str) -> None:
 
 
 def test_a_full_table_takes_no_more_but_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(routing, "ROUTES_MAX", 2)
+    monkeypatch.setattr(routing, "ROUTING_TABLE_MAX", 2)
     routes = table("g.a", "g.b")
     routes.add("g.b", "elsewhere")
     with pytest.raises(LocalProtocolError, match=r"^the routing table is full: 2 routes$"):
