@@ -24,21 +24,26 @@ setup-node:
 
 # Start the five-peer network, and stay until Ctrl-C
 [group('run')]
+[no-exit-message]
 dev: setup
     @python scripts/dev.py start
 
 # Stop the five-peer network from elsewhere
 [group('run')]
+[no-exit-message]
 dev-stop: setup
     @python scripts/dev.py stop
 
 # Pay AMOUNT units from peer FROM to alice at peer TO: just pay 1 5 1000
 [group('run')]
+[no-exit-message]
 pay from to amount *options: setup
     @python scripts/dev.py pay "$@"
 
 # Run connectors, one for each configuration file
 [group('run')]
+[no-cd]
+[no-exit-message]
 start +configs: setup
     @python -m connector run "$@"
 
@@ -89,11 +94,13 @@ fuzz *options: setup
 
 # Compare packets/s, latency and memory with ilp-connector: just bench --help
 [group('check')]
+[no-exit-message]
 bench *options: setup setup-node
     @python tests/bench/bench.py "$@"
 
 # Measure how the connector alone grows with links, routes and packet size
 [group('check')]
+[no-exit-message]
 bench-growth *options: setup setup-node
     @python tests/bench/bench.py --only connector --windows 128 --links 1,4,16,64 "$@"
     @python tests/bench/bench.py --only connector --windows 128 --routes 0,1000,100000 "$@"

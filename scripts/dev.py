@@ -183,20 +183,18 @@ def readiness(client: httpx.Client, peer: int) -> str:
 def print_welcome(pid: int) -> None:
     """What runs, what to open and what to try."""
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
-    for heading in ("node", "BTP", "health", "accounts", "payee (SPSP)"):
+    for heading in ("node", "BTP", "HTTP"):
         table.add_column(heading)
     for peer in PEERS:
-        http = f"http://127.0.0.1:{port(peer, 'HTTP')}"
         table.add_row(
             f"peer{peer}",
             f"ws://127.0.0.1:{port(peer, 'BTP')}",
-            f"{http}/readyz",
-            f"{http}/api/accounts",
-            f"{http}/alice",
+            f"http://127.0.0.1:{port(peer, 'HTTP')}",
         )
     console.print()
     console.print(table)
-    console.print(f"\nThe line peer1 – … – peer5 runs (process {pid}, log {LOG.relative_to(ROOT)}).")
+    console.print(f"\nThe line peer1 – … – peer5 runs: process {pid}, log {LOG.relative_to(ROOT)}")
+    console.print("Over HTTP:            /readyz, /api/accounts, and /alice, whom you can pay")
     console.print("In another terminal:  scripts/just pay 1 5 1000")
     console.print("To stop:              Ctrl-C, or scripts/just dev-stop")
 
@@ -249,8 +247,9 @@ def pay(source: int, target: int, amount: int, options: list[str]) -> int:
         before = {peer: fees(peer) for peer in path}
         status = subprocess.run(command, check=False, env={**os.environ, "CONNECTOR_TOKEN": token}).returncode
         after = {peer: fees(peer) for peer in path}
-    if "--json" not in options:
-        print_fees({peer: after[peer] - before[peer] for peer in path})
+    kept = {peer: after[peer] - before[peer] for peer in path}
+    if "--json" not in options and (status == 0 or any(kept.values())):
+        print_fees(kept)
     return status
 
 
