@@ -104,7 +104,7 @@ bench *options: setup setup-node
 bench-growth *options: setup setup-node
     @python tests/bench/bench.py --only connector --windows 128 --links 1,4,16,64 "$@"
     @python tests/bench/bench.py --only connector --windows 128 --routes 0,1000,100000 "$@"
-    @python tests/bench/bench.py --only connector --windows 128 --data-bytes 32,1024,8192,32767 "$@"
+    @python tests/bench/bench.py --only connector --windows 16 --data-bytes 32,1024,8192,32767 "$@"
 
 # Pin the newest dependencies that pyproject.toml allows: just lock --upgrade
 [group('release')]

@@ -333,16 +333,17 @@ def print_table(results: list[Result], swept: list[str], arguments: argparse.Nam
     table.add_column("connector")
     for heading in ("window", *(name.replace("_", " ") for name in swept)):
         table.add_column(heading, justify="right")
-    for heading in ("packets/s", "ratio", "p50 ms", "p99 ms", "RSS MB"):
+    for heading in ("packets/s", *(["ratio"] if theirs else []), "p50 ms", "p99 ms", "RSS MB"):
         table.add_column(heading, justify="right")
     for result in results:
         compared = result.connector == OURS and result.load in theirs
+        ratio = f"{result.pps / theirs[result.load]:.2f}" if compared else ""
         table.add_row(
             result.connector,
             str(result.load.window),
             *(str(getattr(result.load, name)) for name in swept),
             f"{result.pps}{'*' if result.generator_load > GENERATOR_BUSY else ''}",
-            f"{result.pps / theirs[result.load]:.2f}" if compared else "",
+            *([ratio] if theirs else []),
             f"{result.p50_ms:.2f}",
             f"{result.p99_ms:.2f}",
             f"{result.rss_mb:.0f}",
