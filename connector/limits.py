@@ -80,6 +80,8 @@ ACCOUNTS_MAX: Final = 65_536
 ROUTING_TABLE_MAX: Final = ROUTES_MAX + PEERS_MAX + ACCOUNTS_MAX
 #: `USD`, `XRP`: it travels in ILDCP and STREAM packets.
 ASSET_CODE_MAX_BYTES: Final = 255
+#: Addresses remembered by the codec as valid.
+ADDRESS_CACHE_MAX: Final = 8_192
 #: Timestamps by minute remembered by the codec; a minute is one entry.
 MINUTE_CACHE_MAX: Final = 1_024
 

@@ -136,12 +136,18 @@ class Book:
         """Post what was pending: the packet is fulfilled."""
         incoming, outgoing = reservation.incoming, reservation.outgoing
         amount_in, fee, amount_out = reservation.amount_in, reservation.fee, reservation.amount_out
-        self.void(reservation)
+        assert incoming.debits_pending >= amount_in
+        assert outgoing.credits_pending >= amount_out
+        incoming.debits_pending -= amount_in
         incoming.debits_posted += amount_in
+        outgoing.credits_pending -= amount_out
         outgoing.credits_posted += amount_out
+        incoming.fees.credits_pending -= fee
         incoming.fees.credits_posted += fee
         if incoming.exchange is not outgoing.exchange:
+            incoming.exchange.credits_pending -= amount_in - fee
             incoming.exchange.credits_posted += amount_in - fee
+            outgoing.exchange.debits_pending -= amount_out
             outgoing.exchange.debits_posted += amount_out
 
     def void(self, reservation: Reservation) -> None:

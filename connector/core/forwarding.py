@@ -22,7 +22,7 @@ from connector.core.book import Book
 from connector.core.expiry import ExpiryClock
 from connector.core.hop import Hop, InFlight, Relation
 from connector.core.instant import Instant
-from connector.core.rates import Rates, fee
+from connector.core.rates import Conversion, Rates, fee
 from connector.core.routing import RoutingTable
 from connector.errors import RemoteProtocolError
 from connector.ids import packet_id
@@ -31,6 +31,7 @@ from connector.limits import (
     HOLD_MAX_MS,
     IN_FLIGHT_MAX,
     IN_FLIGHT_PER_LINK_MAX,
+    ROUTE_CACHE_MAX,
     U32_MAX,
     U64_MAX,
 )
@@ -79,6 +80,9 @@ class Forwarder:
         self._rates = rates
         self._network = addresses.scheme(address)
         self._active: list[Hop] = []
+        #: The next hop of destinations seen lately, while the routes stay as they are.
+        self._next_hops: dict[str, Hop] = {}
+        self._next_hops_version = 0
 
     # --- hops ---
 
@@ -160,11 +164,13 @@ class Forwarder:
         if prepare.destination == ildcp.DESTINATION:
             self._configure_child(source, request_id, prepare)
             return
-        target = self._next_hop(source, request_id, prepare)
+        target = self._next_hop(source, request_id, prepare.destination)
         if target is None:
             return
         policy = self.policy
-        expires_at_ms = min(prepare.expires_at_ms - policy.expiry_margin_ms, now.wall_ms + policy.hold_max_ms)
+        expires_at_ms = now.wall_ms + policy.hold_max_ms
+        if prepare.expires_at_ms - policy.expiry_margin_ms < expires_at_ms:
+            expires_at_ms = prepare.expires_at_ms - policy.expiry_margin_ms
         if expires_at_ms <= now.wall_ms:
             self._refuse_late(source, request_id, prepare, now)
             return
@@ -183,34 +189,41 @@ class Forwarder:
         self.counters["ildcp"] += 1
         self._put(source, RESPONSE, request_id, ilp.encode_fulfill(reply))
 
-    def _next_hop(self, source: Hop, request_id: int, prepare: ilp.Prepare) -> Hop | None:
+    def _next_hop(self, source: Hop, request_id: int, destination: str) -> Hop | None:
         """The hop that is to have the packet, or None after refusing it."""
-        destination = prepare.destination
-        target = self.routes.lookup(destination)
-        if target is None or target.relation is not Relation.LOCAL:
-            scheme = addresses.scheme(destination)
-            if scheme == "peer":
-                self._refuse(source, request_id, "F02", "peer.* is never forwarded")
+        if self._next_hops_version != self.routes.version or len(self._next_hops) >= ROUTE_CACHE_MAX:
+            self._next_hops.clear()
+            self._next_hops_version = self.routes.version
+        target = self._next_hops.get(destination)
+        if target is None:
+            target = self.routes.lookup(destination)
+            reason = self._no_way(destination, target)
+            if target is None or reason is not None:
+                self._refuse(source, request_id, "F02", reason or "no route to the destination")
                 return None
-            if (scheme == "g") != (self._network == "g"):
-                reason = f"a node of network {self._network} does not carry {scheme}"
-                self._refuse(source, request_id, "F02", reason)
-                return None
-        # Below our own address only accounts and children of ours exist.
-        if target is None or (
-            addresses.covers(self.address, destination) and not addresses.covers(self.address, target.address)
-        ):
-            reason = "no route to the destination"
-            if destination == self.address:
-                reason = "this is a connector, it takes no payments itself"
-            elif addresses.covers(self.address, destination):
-                reason = "no such account at this connector"
-            self._refuse(source, request_id, "F02", reason)
-            return None
+            self._next_hops[destination] = target
         if target is source and source.relation is not Relation.CHILD:
             self._refuse(source, request_id, "F02", f"the route leads back to {source.name}")
             return None
         return target
+
+    def _no_way(self, destination: str, target: Hop | None) -> str | None:
+        """Why a packet may not take the route to `target`, or None."""
+        scheme = addresses.scheme(destination)
+        if target is not None and target.is_local:
+            return None
+        if scheme == "peer":
+            return "peer.* is never forwarded"
+        if (scheme == "g") != (self._network == "g"):
+            return f"a node of network {self._network} does not carry {scheme}"
+        # Below our own address only accounts and children of ours exist.
+        if addresses.covers(self.address, destination) and (
+            target is None or not addresses.covers(self.address, target.address)
+        ):
+            if destination == self.address:
+                return "this is a connector, it takes no payments itself"
+            return "no such account at this connector"
+        return None
 
     def _refuse_late(self, source: Hop, request_id: int, prepare: ilp.Prepare, now: Instant) -> None:
         left_ms = prepare.expires_at_ms - now.wall_ms
@@ -256,21 +269,20 @@ class Forwarder:
         amount_in = amount_out = prepare.amount
         reservation = None
         if amount_in:
-            conversion = self._rates.conversion(source.account.asset, target.account.asset)
-            if conversion is None:
-                pair = f"{source.account.asset} to {target.account.asset}"
-                self._refuse(source, request_id, "F02", f"no exchange rate from {pair}")
-                return
             # Nothing is forwarded to a local account: delivery costs nothing.
-            local = target.relation is Relation.LOCAL
-            kept = 0 if local else fee(amount_in, self.policy.spread_ppm)
-            amount_out = conversion.apply(amount_in - kept)
+            kept = 0 if target.is_local else fee(amount_in, self.policy.spread_ppm)
+            amount_out = amount_in - kept
+            if source.account.exchange is not target.account.exchange:
+                conversion = self._conversion(source, request_id, target)
+                if conversion is None:
+                    return
+                amount_out = conversion.apply(amount_out)
+                if amount_out > U64_MAX:
+                    self._refuse_too_large(source, request_id, amount_in, conversion.largest())
+                    return
             if amount_out <= 0:
                 reason = f"amount {amount_in} is worth nothing at the next hop, send more in one packet"
                 self._refuse(source, request_id, "R01", reason)
-                return
-            if amount_out > U64_MAX:
-                self._refuse_too_large(source, request_id, amount_in, conversion.largest())
                 return
             reservation = self.book.reserve(source.account, target.account, amount_in, kept, amount_out)
             if reservation is None:
@@ -302,6 +314,14 @@ class Forwarder:
         self.clock.add(entry, deadline_ms)
         rewritten = ilp.rewrite_prepare(packet, prepare, amount_out, expires_at_ms)
         self._put(target, MESSAGE, own_id, rewritten)
+
+    def _conversion(self, source: Hop, request_id: int, target: Hop) -> Conversion | None:
+        """How `source`'s amounts become `target`'s, or None after refusing the packet."""
+        conversion = self._rates.conversion(source.account.asset, target.account.asset)
+        if conversion is None:
+            pair = f"{source.account.asset} to {target.account.asset}"
+            self._refuse(source, request_id, "F02", f"no exchange rate from {pair}")
+        return conversion
 
     # --- Fulfill and Reject ---
 

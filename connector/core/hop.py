@@ -32,6 +32,7 @@ class Hop:
         "address",
         "congested",
         "held",
+        "is_local",
         "limiter",
         "max_packet_amount",
         "name",
@@ -55,6 +56,7 @@ class Hop:
     ) -> None:
         self.name = name
         self.relation = relation
+        self.is_local = relation is Relation.LOCAL
         self.address = address
         self.account = account
         self.limiter = limiter

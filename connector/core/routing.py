@@ -1,15 +1,14 @@
 """The routing table: longest prefix first, on segment boundaries (RFC 15, RFC 27).
 
 A look-up costs one dictionary probe for each number of segments that some
-route has, whatever the number of routes; the answer for a destination is
-remembered until the table changes. Both memories are bounded by limits.py.
+route has, whatever the number of routes, which limits.py bounds.
 """
 
 from collections import Counter
 from typing import Generic, TypeVar
 
 from connector.errors import LocalProtocolError
-from connector.limits import ROUTE_CACHE_MAX, ROUTING_TABLE_MAX
+from connector.limits import ROUTING_TABLE_MAX
 from connector.protocol.address import is_prefix
 
 T = TypeVar("T")
@@ -23,7 +22,8 @@ class RoutingTable(Generic[T]):
         self._depths: Counter[int] = Counter()
         #: Numbers of segments that prefixes have, largest first.
         self._probes: tuple[int, ...] = ()
-        self._cache: dict[str, T | None] = {}
+        #: Grows with every change, so that others know when what they remember is stale.
+        self.version = 0
 
     def __len__(self) -> int:
         return len(self._routes)
@@ -44,13 +44,13 @@ class RoutingTable(Generic[T]):
                 raise LocalProtocolError(f"the routing table is full: {ROUTING_TABLE_MAX} routes")
             self._count(prefix, 1)
         self._routes[prefix] = target
-        self._cache.clear()
+        self.version += 1
 
     def remove(self, prefix: str) -> None:
         """Remove the route for `prefix`; a KeyError if there is none."""
         del self._routes[prefix]
         self._count(prefix, -1)
-        self._cache.clear()
+        self.version += 1
 
     def _count(self, prefix: str, change: int) -> None:
         depth = prefix.count(".") + 1 if prefix else 0
@@ -59,18 +59,6 @@ class RoutingTable(Generic[T]):
 
     def lookup(self, address: str) -> T | None:
         """Where `address` is to go, or None without a route."""
-        try:
-            return self._cache[address]
-        except KeyError:
-            pass
-        target = self.match(address)
-        if len(self._cache) >= ROUTE_CACHE_MAX:
-            self._cache.clear()
-        self._cache[address] = target
-        return target
-
-    def match(self, address: str) -> T | None:
-        """The same, asking the table and not the memory of earlier answers."""
         probes = self._probes
         if not probes:
             return None

@@ -17,6 +17,7 @@ from typing import Protocol
 from connector.errors import AuthenticationError, RemoteProtocolError
 from connector.limits import BTP_CREDENTIAL_MAX_BYTES
 from connector.protocol import btp
+from connector.protocol.btp import read_packet
 
 #: (BTP type, request id, ILP packet); for btp.ERROR the "packet" says what came instead of one.
 Item = tuple[int, int, bytes]
@@ -81,8 +82,9 @@ class Session:
     def receive(self, frames: list[bytes]) -> None:
         """Handle what one read brought."""
         batch: list[Item] = []
+        is_open = self.state is State.OPEN
         for frame in frames:
-            packet = btp.read_packet(frame) if self.state is State.OPEN else None
+            packet = read_packet(frame) if is_open else None
             if packet is not None:
                 batch.append((frame[0], int.from_bytes(frame[1:5], "big"), packet))
             elif self.state is not State.CLOSED:
@@ -95,6 +97,7 @@ class Session:
                         batch = []
                     request_id = int.from_bytes(frame[1:5], "big") if len(frame) >= 5 else 0
                     self.fail(request_id, str(error), error)
+                is_open = self.state is State.OPEN
         if batch:
             self._wire.packets(batch)
 

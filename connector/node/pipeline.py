@@ -20,7 +20,8 @@ from connector.links.link import Link
 from connector.links.registry import Registry
 from connector.links.session import Item
 from connector.node.notices import NoticeLog
-from connector.protocol import btp, ilp
+from connector.protocol import ilp
+from connector.protocol.btp import ERROR, MESSAGE, RESPONSE
 from connector.receiver.stream_server import StreamServer
 
 
@@ -83,9 +84,9 @@ class Pipeline:
             return  # A link that has been replaced and not yet heard of it.
         now = self._now()
         for kind, request_id, packet in batch:
-            if kind == btp.RESPONSE:
+            if kind == RESPONSE:
                 forwarder.reply(hop, request_id, packet, now)
-            elif kind == btp.ERROR:
+            elif kind == ERROR:
                 forwarder.failure(hop, request_id, packet.decode("ascii", "replace"), now)
             else:
                 try:
@@ -151,7 +152,7 @@ class Pipeline:
     def _deliver(self, hop: Hop, receiver: StreamServer, items: list[Item], now: Instant) -> None:
         """Give Prepares to the receiver of a local account, and its replies to the forwarder."""
         for kind, request_id, packet in items:
-            assert kind == btp.MESSAGE, "a local account sends no Prepares"
+            assert kind == MESSAGE, "a local account sends no Prepares"
             reply = receiver.handle(ilp.decode_prepare(packet), os.urandom(12))
             if isinstance(reply, ilp.Fulfill):
                 self._forwarder.reply(hop, request_id, ilp.encode_fulfill(reply), now)

@@ -13,11 +13,13 @@ length prefixes and nothing after the body; encoders write the shortest form.
 """
 
 from datetime import UTC, datetime, timedelta
+from struct import Struct
 
 import msgspec
 
 from connector.errors import LocalProtocolError, RemoteProtocolError
 from connector.limits import (
+    ADDRESS_CACHE_MAX,
     ILP_DATA_MAX_BYTES,
     ILP_MESSAGE_MAX_BYTES,
     ILP_PACKET_MAX_BYTES,
@@ -40,6 +42,10 @@ _FULFILL_FIXED = 32
 TIMESTAMP_MIN_MS = -62_135_596_800_000
 TIMESTAMP_MAX_MS = 253_402_300_799_999
 
+_unpack_prepare = Struct(">Q17s32s").unpack_from
+
+# What was parsed lately is likely to come again; each memory is cleared when it is full.
+_known_addresses: dict[bytes, str] = {}
 _ms_of_minute: dict[bytes, int] = {}
 _minute_of_ms: dict[int, bytes] = {}
 
@@ -124,6 +130,9 @@ def format_timestamp(at_ms: int) -> bytes:
 
 def _body(packet: bytes, kind: int, name: str) -> int:
     """Where the body begins, when `packet` is of `kind` and its length is exact."""
+    # The common case, a length of one octet, without another call.
+    if 2 <= len(packet) < 130 and packet[0] == kind and packet[1] == len(packet) - 2:
+        return 2
     if len(packet) > ILP_PACKET_MAX_BYTES:
         raise RemoteProtocolError(f"{name}: {len(packet)} bytes, at most {ILP_PACKET_MAX_BYTES}")
     if not packet or packet[0] != kind:
@@ -155,17 +164,22 @@ def decode_prepare(packet: bytes) -> Prepare:
     start = _body(packet, PREPARE, "prepare")
     if len(packet) < start + _PREPARE_FIXED:
         raise RemoteProtocolError("prepare: cut off before the destination")
+    amount, expiry, condition = _unpack_prepare(packet, start)
     octets, offset = read_var_octets(packet, start + _PREPARE_FIXED, "destination")
+    destination = _known_addresses.get(octets)
+    if destination is None:
+        destination = _parse_destination(octets)
+    return Prepare(amount, parse_timestamp(expiry), condition, destination, _read_data(packet, offset))
+
+
+def _parse_destination(octets: bytes) -> str:
     destination = _ascii(octets, "destination")
     if not is_address(destination):
         raise RemoteProtocolError("destination: not an ILP address")
-    return Prepare(
-        int.from_bytes(packet[start : start + 8], "big"),
-        parse_timestamp(packet[start + 8 : start + 25]),
-        packet[start + 25 : start + _PREPARE_FIXED],
-        destination,
-        _read_data(packet, offset),
-    )
+    if len(_known_addresses) >= ADDRESS_CACHE_MAX:
+        _known_addresses.clear()
+    _known_addresses[octets] = destination
+    return destination
 
 
 def decode_fulfill(packet: bytes) -> Fulfill:
@@ -278,8 +292,10 @@ def rewrite_prepare(packet: bytes, prepare: Prepare, amount: int, expires_at_ms:
     the packet is written anew in its shortest form.
     """
     destination, data = len(prepare.destination), len(prepare.data)
-    body = _PREPARE_FIXED + prefix_size(destination) + destination + prefix_size(data) + data
-    start = 1 + prefix_size(body)
+    body = _PREPARE_FIXED + destination + data
+    body += 1 if destination < 128 else prefix_size(destination)
+    body += 1 if data < 128 else prefix_size(data)
+    start = 2 if body < 128 else 1 + prefix_size(body)
     if len(packet) != start + body:
         return encode_prepare(msgspec.structs.replace(prepare, amount=amount, expires_at_ms=expires_at_ms))
     return b"%b%b%b%b" % (

@@ -11,11 +11,14 @@ past the end and raise `RemoteProtocolError` naming the field.
 from connector.errors import LocalProtocolError, RemoteProtocolError
 from connector.limits import OER_LENGTH_OCTETS_MAX, U64_MAX
 
+#: The prefixes of one octet.
+_SHORT = tuple(bytes((length,)) for length in range(128))
+
 
 def length_prefix(length: int) -> bytes:
     """The shortest length prefix for `length` octets."""
     if length < 128:
-        return bytes((length,))
+        return _SHORT[length]
     octets = (length.bit_length() + 7) // 8
     return bytes((0x80 | octets,)) + length.to_bytes(octets, "big")
 
@@ -65,6 +68,13 @@ def read_length(data: bytes, offset: int, field: str) -> tuple[int, int]:
 
 def read_var_octets(data: bytes, offset: int, field: str) -> tuple[bytes, int]:
     """Read length-prefixed octets."""
+    # The common case, a length of one octet, without another call.
+    if offset < len(data) and (length := data[offset]) < 128:
+        offset += 1
+        end = offset + length
+        if end <= len(data):
+            return data[offset:end], end
+        offset -= 1
     length, offset = read_length(data, offset, field)
     end = offset + length
     return data[offset:end], end

@@ -10,6 +10,11 @@ octet for octet.
 
 import msgspec
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # No wheel with C code for this machine.
+    from websockets.utils import apply_mask
+
 _FIN_BINARY = 0x82
 _MASKED = 0x80
 _FIN = 0x80
@@ -73,7 +78,7 @@ class FrameSplitter:
                 break
             if first == _FIN_BINARY and masked == wanted and not self._in_message:
                 payload = data[body:stop]
-                payloads.append(xor(payload, data[start:body]) if masked else payload)
+                payloads.append(apply_mask(payload, data[start:body]) if masked else payload)
             else:
                 rest.append(data[position:stop])
                 if first == _CLOSE:
@@ -89,20 +94,12 @@ class FrameSplitter:
         return Split(payloads, b"".join(rest), end)
 
 
-def xor(payload: bytes, mask: bytes) -> bytes:
-    """Mask or unmask `payload` with a 4-octet `mask` (RFC 6455, section 5.3)."""
-    length = len(payload)
-    repeated = (mask * (length // 4 + 1))[:length]
-    # One addition of two long integers is far quicker than a loop over octets.
-    return (int.from_bytes(payload, "little") ^ int.from_bytes(repeated, "little")).to_bytes(length, "little")
-
-
 def binary_frame(payload: bytes, mask: bytes = b"") -> bytes:
     """One unfragmented binary frame; masked when a client sends it."""
     length = len(payload)
     flag = _MASKED if mask else 0
     if mask:
-        payload = xor(payload, mask)
+        payload = apply_mask(payload, mask)
     if length < 126:
         return b"\x82%c%b%b" % (flag | length, mask, payload)
     if length < 65_536:

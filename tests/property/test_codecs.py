@@ -12,7 +12,7 @@ from connector.errors import RemoteProtocolError
 from connector.limits import U32_MAX, U64_MAX
 from connector.protocol import address as addresses
 from connector.protocol import btp, ildcp, ilp, oer
-from connector.protocol.websocket import FrameSplitter, binary_frame, xor
+from connector.protocol.websocket import FrameSplitter, binary_frame
 
 U64 = st.integers(0, U64_MAX)
 SEGMENT = st.text("ABCXYZabcxyz0189_~-", min_size=1, max_size=12)
@@ -457,8 +457,3 @@ def test_any_octets_are_split_alike_however_they_arrive(stream: bytes, masked: b
     payloads, _, unread = at_once
     assert all(len(payload) <= 150 for payload in payloads)
     assert len(unread) < 150 + 14
-
-
-@given(st.binary(max_size=300), MASK)
-def test_masking_is_octet_by_octet(payload: bytes, mask: bytes) -> None:
-    assert xor(payload, mask) == bytes(octet ^ mask[index % 4] for index, octet in enumerate(payload))

@@ -5,7 +5,7 @@ import pytest
 from connector.core.forwarding import Policy
 from connector.core.hop import Hop
 from connector.errors import RemoteProtocolError
-from connector.limits import U32_MAX, U64_MAX
+from connector.limits import ROUTE_CACHE_MAX, U32_MAX, U64_MAX
 from connector.protocol import ilp
 from connector.protocol.btp import MESSAGE, RESPONSE
 from tests.unit.forwarding_helpers import FULFILLMENT, WALL_MS, World, balances, encode
@@ -388,3 +388,20 @@ def test_every_reply_of_every_kind_is_encoded_as_ilp() -> None:
     own_id = in_flight(world)
     world.answer(world.bob, own_id, encode(REJECT))
     assert world.only_reject(world.alice, 7) == REJECT
+
+
+def test_remembered_next_hops_follow_the_routes_and_are_bounded() -> None:
+    world = World()
+    forwarder = world.forwarder
+    world.send(world.alice, 1, destination="test.far.x")
+    assert "no route" in world.only_reject(world.alice, 1).message
+    forwarder.routes.add("test.far", world.bob)
+    world.send(world.alice, 2, destination="test.far.x")
+    world.only_prepare(world.bob)
+    forwarder.routes.add("test.far.x", world.carol)
+    world.send(world.alice, 3, destination="test.far.x")
+    world.only_prepare(world.carol)
+    forwarder.routes.remove("test.far.x")
+    for number in range(ROUTE_CACHE_MAX + 10):
+        forwarder._next_hop(world.alice, 4, f"test.far.{number}")
+        assert len(forwarder._next_hops) <= ROUTE_CACHE_MAX

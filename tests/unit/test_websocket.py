@@ -5,7 +5,7 @@
 
 import pytest
 
-from connector.protocol.websocket import FrameSplitter, Split, binary_frame, xor
+from connector.protocol.websocket import FrameSplitter, Split, binary_frame
 
 MASK = b"\x01\x02\x03\x04"
 PING = b"\x89\x02hi"
@@ -40,12 +40,6 @@ def test_a_masked_frame_is_unmasked(length: int) -> None:
     assert frame[1] & 0x80
     assert frame.endswith(bytes(octet ^ MASK[index % 4] for index, octet in enumerate(payload)))
     assert splitter(masked=True).split(frame) == Split([payload], b"", len(frame))
-
-
-def test_masking_twice_is_none() -> None:
-    assert xor(xor(b"payload", MASK), MASK) == b"payload"
-    assert xor(b"", MASK) == b""
-    assert xor(b"\x00\x00\x00\x00\x00", MASK) == b"\x01\x02\x03\x04\x01"
 
 
 def test_frames_of_one_read_come_as_one_batch() -> None:
