@@ -106,6 +106,11 @@ bench-growth *options: setup setup-node
     @python tests/bench/bench.py --only connector --windows 128 --routes 0,1000,100000 "$@"
     @python tests/bench/bench.py --only connector --windows 16 --data-bytes 32,1024,8192,32767 "$@"
 
+# Measure the parts of the packet path by themselves
+[group('check')]
+bench-micro *options: setup
+    python -m pytest tests/bench/micro.py --benchmark-only --benchmark-columns=median,iqr,ops "$@"
+
 # Pin the newest dependencies that pyproject.toml allows: just lock --upgrade
 [group('release')]
 lock *options: setup
