@@ -1,4 +1,4 @@
-"""Micro-benchmarks of the packet path's parts: `just bench-micro`. Commands, not tests: nothing is asserted of time."""
+"""Micro-benchmarks of the packet path: `just bench-micro`. Commands, not tests: no time is asserted."""
 
 from collections.abc import Callable
 from hashlib import sha256
