@@ -85,10 +85,44 @@ ADDRESS_CACHE_MAX: Final = 8_192
 #: Timestamps by minute remembered by the codec; a minute is one entry.
 MINUTE_CACHE_MAX: Final = 1_024
 
-# --- STREAM (RFC 29) ---
+# --- STREAM (RFC 29): receiving ---
 
 STREAM_FRAMES_MAX: Final = 256
+#: Connections whose keys are remembered: about 1 KB each, 10 µs to derive again.
+STREAM_CONNECTIONS_CACHED_MAX: Final = 4_096
+
+# --- STREAM: sending, and probes ---
+
 STREAM_SENDER_IN_FLIGHT_MAX: Final = 128
+STREAM_WINDOW_START: Final = 8
+STREAM_BACKOFF_MIN_MS: Final = 100
+STREAM_BACKOFF_MAX_MS: Final = 1_000
+#: Flights in a row without a fulfilled packet, about 20 s of backoff, until a payment gives up.
+STREAM_SETBACKS_MAX: Final = 24
+STREAM_TEST_PACKETS_MAX: Final = 32
+#: What rounding at the connectors between may cost a packet too small for its fair minimum.
+STREAM_ROUNDING_MAX: Final = 16
+#: Flights in a row that arrived below the minimum, until the rate counts as fallen.
+STREAM_BELOW_MINIMUM_MAX: Final = 3
+STREAM_PACKET_TIMEOUT_MS: Final = 30_000
+#: A connector answers at the expiry itself; the reply still has to reach us.
+REPLY_MARGIN_MS: Final = 1_000
+#: After a payment's time limit, how long replies of packets in flight are waited for.
+STREAM_DRAIN_MS: Final = 5_000
+STREAM_CLOSE_TIMEOUT_S: Final = 2.0
+PAYMENT_TIMEOUT_S: Final = 60.0
+#: The least time worth waiting for a parent one hop away.
+ILDCP_TIMEOUT_MS: Final = 10_000
+PROBE_TIMEOUT_S: Final = 10.0
+PROBE_INTERVAL_S: Final = 0.2
+PROBES_MAX: Final = 100_000
+
+# --- HTTP ---
+
+SPSP_TIMEOUT_S: Final = 10.0
+SPSP_BODY_MAX_BYTES: Final = 65_536
+#: A client that is slower is disconnected.
+HTTP_TIMEOUT_S: Final = 10
 
 # --- Configuration ---
 
@@ -101,3 +135,5 @@ assert IN_FLIGHT_PER_LINK_MAX <= IN_FLIGHT_MAX <= U32_MAX // 2
 assert EXPIRY_MARGIN_MS < HOLD_MAX_MS
 assert BACKOFF_MIN_S <= BACKOFF_MAX_S <= STABLE_AFTER_S
 assert PONG_TIMEOUT_S <= PING_INTERVAL_S
+assert STREAM_WINDOW_START <= STREAM_SENDER_IN_FLIGHT_MAX
+assert STREAM_BACKOFF_MIN_MS <= STREAM_BACKOFF_MAX_MS

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from connector.cli.via import Via
 from connector.errors import ConnectorError, PaymentError
-from connector.limits import U64_MAX
+from connector.limits import PAYMENT_TIMEOUT_S, U64_MAX
 from connector.protocol.address import is_address
 from connector.sender import stream_client
 from connector.sender.controller import Terms
@@ -35,7 +35,7 @@ def pay(
     slippage: str = "0.01",
     packet_max: int = U64_MAX,
     secret: str | None = None,
-    timeout: float = stream_client.DEFAULT_TIMEOUT_S,
+    timeout: float = PAYMENT_TIMEOUT_S,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
     """Send money over Interledger, and report exactly what became of it.

@@ -9,14 +9,13 @@ from rich.console import Console
 
 from connector.cli.via import Via
 from connector.errors import PaymentError
-from connector.limits import U64_MAX
+from connector.limits import PROBES_MAX, U64_MAX
 from connector.protocol.address import is_address
 from connector.sender.ping import Pong, Summary
 from connector.sender.ping import ping as send_probes
 from connector.sender.report import printable
 
 _NOT_REACHED = 1
-_COUNT_MAX = 100_000
 
 
 def ping(
@@ -47,8 +46,8 @@ def ping(
     """
     if not is_address(address):
         raise PaymentError(f"{address!r} is not an ILP address such as test.peer5.alice")
-    if not 1 <= count <= _COUNT_MAX:
-        raise PaymentError(f"--count: {count} is not between 1 and {_COUNT_MAX}")
+    if not 1 <= count <= PROBES_MAX:
+        raise PaymentError(f"--count: {count} is not between 1 and {PROBES_MAX}")
     if not 0 <= amount <= U64_MAX:
         raise PaymentError(f"--amount: {amount} is not between 0 and {U64_MAX}")
     console = Console(highlight=False, quiet=json)

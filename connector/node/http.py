@@ -19,8 +19,7 @@ from starlette.routing import BaseRoute, Route
 
 from connector.core.book import Account, Book
 from connector.core.health import Health
-
-_HTTP_TIMEOUT_S = 10
+from connector.limits import HTTP_TIMEOUT_S
 
 
 def application(
@@ -89,6 +88,6 @@ async def serve_http(app: Starlette, listener: trio.SocketListener) -> None:
     config.errorlog = None
     config.include_server_header = False
     config.graceful_timeout = 1
-    config.keep_alive_timeout = _HTTP_TIMEOUT_S
-    config.read_timeout = _HTTP_TIMEOUT_S
+    config.keep_alive_timeout = HTTP_TIMEOUT_S
+    config.read_timeout = HTTP_TIMEOUT_S
     await serve(app, config, shutdown_trigger=trio.sleep_forever, mode="asgi")  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from binascii import Error as Base64Error
 from typing import Final
 
 from connector.errors import LocalProtocolError, RemoteProtocolError
-from connector.limits import STREAM_FRAMES_MAX, U32_MAX, U64_MAX
+from connector.limits import STREAM_CONNECTIONS_CACHED_MAX, STREAM_FRAMES_MAX, U32_MAX, U64_MAX
 from connector.protocol import ilp, stream
 from connector.protocol.address import child
 from connector.protocol.stream_crypto import Keys, condition, derive
@@ -33,8 +33,6 @@ NONCE_BYTES: Final = 18
 _MAC_BYTES: Final = 15
 _TOKEN_CHARS: Final = (NONCE_BYTES + _MAC_BYTES) * 4 // 3
 _SERVER_SECRET_MIN_BYTES: Final = 32
-#: Connections whose keys are remembered: about 1 KB each, 10 µs to derive again.
-CONNECTIONS_CACHED_MAX: Final = 4_096
 
 _MONEY_ONLY: Final = "this account takes money, not data"
 _ODD_STREAMS: Final = "a client's streams have odd ids"
@@ -162,7 +160,7 @@ class StreamServer:
         if keys is None:
             if not self._is_ours(token):
                 return None
-            if len(self._connections) >= CONNECTIONS_CACHED_MAX:
+            if len(self._connections) >= STREAM_CONNECTIONS_CACHED_MAX:
                 self._connections.clear()
             keys = self._connections[token] = Keys(self._shared_secret(token))
         return keys

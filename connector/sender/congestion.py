@@ -10,24 +10,20 @@ Refusals of packets that were sent before the last reaction say nothing new and
 change nothing. Pure: `now_ms` is any clock that does not step back.
 """
 
-from typing import Final
-
-from connector.limits import STREAM_SENDER_IN_FLIGHT_MAX
-
-WINDOW_START: Final = 8
-_BACKOFF_MIN_MS: Final = 100
-_BACKOFF_MAX_MS: Final = 1_000
-#: Flights in a row without a fulfilled packet, about 20 s of backoff, until we give up.
-SETBACKS_MAX: Final = 24
-
-assert WINDOW_START <= STREAM_SENDER_IN_FLIGHT_MAX
+from connector.limits import (
+    STREAM_BACKOFF_MAX_MS,
+    STREAM_BACKOFF_MIN_MS,
+    STREAM_SENDER_IN_FLIGHT_MAX,
+    STREAM_SETBACKS_MAX,
+    STREAM_WINDOW_START,
+)
 
 
 class Congestion:
     """The state of one payment's path. `packet_max` bounds a packet's amount from the start."""
 
     def __init__(self, packet_max: int) -> None:
-        self.window = WINDOW_START
+        self.window = STREAM_WINDOW_START
         self.ceiling = packet_max
         self.packet_limit = packet_max
         self.floor = 1
@@ -40,7 +36,7 @@ class Congestion:
     @property
     def exhausted(self) -> bool:
         """Whether nothing has got through for so long that it is not worth trying."""
-        return self.setbacks >= SETBACKS_MAX
+        return self.setbacks >= STREAM_SETBACKS_MAX
 
     def bound(self, amount: int) -> None:
         """No packet may be larger than `amount`, whatever comes."""
@@ -76,7 +72,9 @@ class Congestion:
         self._slow_start = False
         self._acknowledged = 0
         self.window = max(1, self.window // 2)
-        self.retry_at_ms = now_ms + min(_BACKOFF_MIN_MS << min(self.setbacks - 1, 8), _BACKOFF_MAX_MS)
+        self.retry_at_ms = now_ms + min(
+            STREAM_BACKOFF_MIN_MS << min(self.setbacks - 1, 8), STREAM_BACKOFF_MAX_MS
+        )
         return True
 
     def lacking_liquidity(self, sequence: int, next_sequence: int, now_ms: int, amount: int) -> None:

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from connector.limits import U64_MAX
+from connector.limits import STREAM_BELOW_MINIMUM_MAX, STREAM_ROUNDING_MAX, STREAM_TEST_PACKETS_MAX, U64_MAX
 from connector.protocol import stream
 from connector.sender.congestion import Congestion
 from connector.sender.envelope import Reply
@@ -28,11 +28,6 @@ from connector.sender.report import printable
 _PRECISE_AT: Final = 1_000
 #: When nothing arrived of a test packet, the next is larger by this.
 _SCALE_UP: Final = 1_000
-_TEST_PACKETS_MAX: Final = 32
-#: What rounding at the connectors between may cost a packet too small for its fair minimum.
-_ROUNDING_MAX: Final = 16
-#: Flights in a row that arrived below the minimum, until the rate counts as fallen.
-_BELOW_MINIMUM_MAX: Final = 3
 STREAM_ID: Final = 1
 
 
@@ -142,8 +137,8 @@ class Controller:
 
     def _test(self) -> Offer | Done:
         self._tests += 1
-        if self._tests > _TEST_PACKETS_MAX:
-            self.stop(f"no rate after {_TEST_PACKETS_MAX} test packets")
+        if self._tests > STREAM_TEST_PACKETS_MAX:
+            self.stop(f"no rate after {STREAM_TEST_PACKETS_MAX} test packets")
             return DONE
         return self._offer(min(self._test_amount, self._congestion.packet_limit), 0, test=True)
 
@@ -165,7 +160,7 @@ class Controller:
             return fair
         due = (self.sent + self._in_flight_amount + amount) * rate // 1
         spare = self.delivered + self._in_flight_minimum + fair - due
-        return max(0, fair - max(0, min(spare, _ROUNDING_MAX)))
+        return max(0, fair - max(0, min(spare, STREAM_ROUNDING_MAX)))
 
     def _next_amount(self, rate: Fraction) -> int:
         if self.terms.fixed_delivery:
@@ -323,7 +318,7 @@ class Controller:
         if not self._is_small(offer.amount) or self.rate is None:
             return False
         if self.terms.fixed_delivery:
-            return offer.amount <= (self.terms.amount - self.delivered) / self.rate + _ROUNDING_MAX
+            return offer.amount <= (self.terms.amount - self.delivered) / self.rate + STREAM_ROUNDING_MAX
         return offer.amount < self.terms.amount - self.sent - self.in_doubt
 
     def _too_small(self, offer: Offer, now_ms: int) -> None:
@@ -338,7 +333,7 @@ class Controller:
         is_news = self._congestion.back_off(offer.sequence, self._next_sequence, now_ms)
         if delivered < offer.minimum:
             self._below_minimum += is_news
-            if self._below_minimum >= _BELOW_MINIMUM_MAX:
+            if self._below_minimum >= STREAM_BELOW_MINIMUM_MAX:
                 self.stop(
                     f"the rate is below the minimum: {delivered} arrived of {offer.amount}, "
                     f"at least {offer.minimum} was asked for",

@@ -8,18 +8,15 @@ Reject says who stopped the probe, and why.
 import secrets
 import time
 from collections.abc import Callable
-from typing import Final
 
 import msgspec
 import trio
 
 from connector.errors import RemoteProtocolError, Unavailable
+from connector.limits import PROBE_INTERVAL_S, PROBE_TIMEOUT_S
 from connector.protocol import ilp
 from connector.protocol.address import covers
 from connector.sender.uplink import Uplink
-
-TIMEOUT_S: Final = 10.0
-INTERVAL_S: Final = 0.2
 
 
 class Pong(msgspec.Struct, frozen=True):
@@ -69,11 +66,11 @@ async def probe(
     wall_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> Pong:
     """Send one probe of `amount`. Not raised for a lost reply or link: the Pong says it."""
-    expires_at_ms = wall_ms() + round(TIMEOUT_S * 1000)
+    expires_at_ms = wall_ms() + round(PROBE_TIMEOUT_S * 1000)
     prepare = ilp.Prepare(amount, expires_at_ms, secrets.token_bytes(32), address, b"")
     started = trio.current_time()
     try:
-        reply = await uplink.send(ilp.encode_prepare(prepare), timeout_s=TIMEOUT_S + 1)
+        reply = await uplink.send(ilp.encode_prepare(prepare), timeout_s=PROBE_TIMEOUT_S + 1)
         reached, reject = interpret(address, reply)
     except (Unavailable, RemoteProtocolError) as error:
         return Pong(number, False, "", "", str(error), (trio.current_time() - started) * 1000)
@@ -87,7 +84,7 @@ async def ping(
     *,
     count: int = 4,
     amount: int = 0,
-    interval_s: float = INTERVAL_S,
+    interval_s: float = PROBE_INTERVAL_S,
     on_pong: Callable[[Pong], None] = lambda pong: None,
 ) -> Summary:
     """Send `count` probes, one after the other, `interval_s` apart."""

@@ -17,14 +17,13 @@ import httpx
 import msgspec
 
 from connector.errors import PaymentError, Unavailable
+from connector.limits import SPSP_BODY_MAX_BYTES, SPSP_TIMEOUT_S
 from connector.protocol.address import is_address
 from connector.protocol.stream_crypto import SECRET_BYTES
 from connector.sender.report import printable
 from connector.sender.stream_client import Receiver
 
 MEDIA_TYPE: Final = "application/spsp4+json"
-TIMEOUT_S: Final = 10.0
-BODY_MAX_BYTES: Final = 65_536
 _POINTER = re.compile(r"\$([^/?#\s@]+)(/[^?#\s]*)?").fullmatch
 
 
@@ -60,13 +59,13 @@ async def query(receiver: str, client: httpx.AsyncClient | None = None) -> Recei
     """
     url = url_of(receiver)
     if client is None:
-        async with httpx.AsyncClient(timeout=TIMEOUT_S) as own:
+        async with httpx.AsyncClient(timeout=SPSP_TIMEOUT_S) as own:
             return await query(receiver, own)
     try:
         async with client.stream("GET", url, headers={"Accept": MEDIA_TYPE}) as response:
             body = await _bounded(response, url)
     except httpx.TimeoutException:
-        raise Unavailable(f"{url} did not answer within {TIMEOUT_S:g} s") from None
+        raise Unavailable(f"{url} did not answer within {SPSP_TIMEOUT_S:g} s") from None
     except httpx.HTTPError as error:
         raise Unavailable(f"{url} cannot be asked: {error}") from None
     if response.is_redirect:
@@ -81,8 +80,8 @@ async def _bounded(response: httpx.Response, url: str) -> bytes:
     async with aclosing(cast(AsyncGenerator[bytes, None], response.aiter_bytes())) as pieces:
         async for piece in pieces:
             body += piece
-            if len(body) > BODY_MAX_BYTES:
-                raise PaymentError(f"{url} answered with more than {BODY_MAX_BYTES} bytes")
+            if len(body) > SPSP_BODY_MAX_BYTES:
+                raise PaymentError(f"{url} answered with more than {SPSP_BODY_MAX_BYTES} bytes")
     return bytes(body)
 
 

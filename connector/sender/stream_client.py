@@ -8,26 +8,24 @@ packets have left, the truth about them matters more than the error.
 import secrets
 import time
 from collections.abc import Callable
-from typing import Final
 
 import msgspec
 import trio
 
 from connector.errors import RemoteProtocolError, Unavailable
+from connector.limits import (
+    PAYMENT_TIMEOUT_S,
+    REPLY_MARGIN_MS,
+    STREAM_CLOSE_TIMEOUT_S,
+    STREAM_DRAIN_MS,
+    STREAM_PACKET_TIMEOUT_MS,
+)
 from connector.protocol import ilp, stream
 from connector.protocol.stream_crypto import IV_BYTES, Keys
 from connector.sender.controller import STREAM_ID, Controller, Done, Offer, Terms
 from connector.sender.envelope import open_reply, seal
 from connector.sender.report import Asset, Report
 from connector.sender.uplink import Uplink, own_config
-
-PACKET_TIMEOUT_MS: Final = 30_000
-#: Our connector answers at the expiry itself; the reply still has to reach us.
-_REPLY_MARGIN_MS: Final = 1_000
-#: After the time limit, how long replies of packets in flight are waited for.
-_DRAIN_MS: Final = 5_000
-_CLOSE_TIMEOUT_S: Final = 2.0
-DEFAULT_TIMEOUT_S: Final = 60.0
 
 
 class Receiver(msgspec.Struct, frozen=True):
@@ -60,7 +58,7 @@ async def pay(
     receiver: Receiver,
     terms: Terms,
     *,
-    timeout_s: float = DEFAULT_TIMEOUT_S,
+    timeout_s: float = PAYMENT_TIMEOUT_S,
     on_progress: Callable[[Progress], None] | None = None,
     interrupt: trio.Event | None = None,
     wall_ms: Callable[[], int] = _wall_ms,
@@ -132,7 +130,7 @@ class _Payment:
 
     def _stop(self, reason: str) -> None:
         self._controller.stop(reason)
-        self._ends_at_ms = self._now_ms() + _DRAIN_MS
+        self._ends_at_ms = self._now_ms() + STREAM_DRAIN_MS
 
     async def _heed(self, interrupt: trio.Event) -> None:
         await interrupt.wait()
@@ -147,7 +145,7 @@ class _Payment:
 
     async def _send(self, offer: Offer) -> None:
         prepare = self._seal(offer, self._frames(offer))
-        timeout_s = (PACKET_TIMEOUT_MS + _REPLY_MARGIN_MS) / 1000
+        timeout_s = (STREAM_PACKET_TIMEOUT_MS + REPLY_MARGIN_MS) / 1000
         try:
             octets = await self._uplink.send(ilp.encode_prepare(prepare), timeout_s=timeout_s)
             reply = open_reply(self._keys, prepare, offer.sequence, octets)
@@ -176,7 +174,7 @@ class _Payment:
             stream.Packet(offer.sequence, ilp.PREPARE, offer.minimum, frames),
             destination=self._destination,
             amount=offer.amount,
-            expires_at_ms=self._wall_ms() + PACKET_TIMEOUT_MS,
+            expires_at_ms=self._wall_ms() + STREAM_PACKET_TIMEOUT_MS,
             iv=self._entropy(IV_BYTES),
             unfulfillable=self._entropy(32) if offer.test else None,
         )
@@ -188,7 +186,7 @@ class _Payment:
             return
         prepare = self._seal(offer, (stream.ConnectionClose(stream.NO_ERROR, ""),))
         try:
-            await self._uplink.send(ilp.encode_prepare(prepare), timeout_s=_CLOSE_TIMEOUT_S)
+            await self._uplink.send(ilp.encode_prepare(prepare), timeout_s=STREAM_CLOSE_TIMEOUT_S)
         except Unavailable:
             return
 

@@ -6,11 +6,9 @@
 from typing import Protocol
 
 from connector.errors import PaymentError, RemoteProtocolError
+from connector.limits import ILDCP_TIMEOUT_MS
 from connector.protocol import ildcp, ilp
 from connector.sender.report import printable
-
-#: The least time worth waiting for a parent one hop away.
-_CONFIG_TIMEOUT_MS = 10_000
 
 
 class Uplink(Protocol):
@@ -30,8 +28,8 @@ async def own_config(uplink: Uplink, now_ms: int) -> ildcp.ChildConfig:
 
     `now_ms` is the wall clock. Raises PaymentError, Unavailable.
     """
-    prepare = ildcp.request(now_ms + _CONFIG_TIMEOUT_MS)
-    reply = await uplink.send(ilp.encode_prepare(prepare), timeout_s=_CONFIG_TIMEOUT_MS / 1000)
+    prepare = ildcp.request(now_ms + ILDCP_TIMEOUT_MS)
+    reply = await uplink.send(ilp.encode_prepare(prepare), timeout_s=ILDCP_TIMEOUT_MS / 1000)
     try:
         packet = ilp.decode(reply)
         if isinstance(packet, ilp.Fulfill):

@@ -7,9 +7,10 @@ import pytest
 from starlette.applications import Starlette
 
 from connector.errors import PaymentError, Unavailable
+from connector.limits import SPSP_BODY_MAX_BYTES
 from connector.receiver.spsp import routes
 from connector.receiver.stream_server import StreamServer
-from connector.sender.spsp_client import BODY_MAX_BYTES, query, read_secret, url_of
+from connector.sender.spsp_client import query, read_secret, url_of
 
 SECRET = bytes(range(32))
 GOOD = {"destination_account": "test.alice.token", "shared_secret": b64encode(SECRET).decode()}
@@ -62,7 +63,7 @@ async def test_our_own_endpoint_is_understood() -> None:
         (httpx.Response(200, json={**GOOD, "destination_account": "alice"}), "no ILP address"),
         (httpx.Response(200, json={**GOOD, "shared_secret": "AAAA"}), "has 3 bytes, 32 are needed"),
         (httpx.Response(200, json={**GOOD, "shared_secret": "?"}), "not base64"),
-        (httpx.Response(200, content=b" " * (BODY_MAX_BYTES + 1)), "more than 65536 bytes"),
+        (httpx.Response(200, content=b" " * (SPSP_BODY_MAX_BYTES + 1)), "more than 65536 bytes"),
         (
             httpx.Response(302, headers={"location": "https://b.example/"}),
             "moved to https://b.example/: pay that",

@@ -3,10 +3,10 @@
 import pytest
 
 from connector.errors import LocalProtocolError
-from connector.limits import STREAM_FRAMES_MAX, U32_MAX, U64_MAX
+from connector.limits import STREAM_CONNECTIONS_CACHED_MAX, STREAM_FRAMES_MAX, U32_MAX, U64_MAX
 from connector.protocol import ilp, stream
 from connector.protocol.stream_crypto import Keys, condition
-from connector.receiver.stream_server import CONNECTIONS_CACHED_MAX, StreamServer
+from connector.receiver.stream_server import StreamServer
 
 ACCOUNT = "test.node.alice"
 SECRET = bytes(range(32))
@@ -194,10 +194,10 @@ def test_another_server_or_account_does_not_answer_for_this_one(sender: Sender, 
 
 def test_remembered_keys_are_bounded_and_forgetting_them_changes_nothing(sender: Sender) -> None:
     mine = server()
-    for number in range(CONNECTIONS_CACHED_MAX + 10):
+    for number in range(STREAM_CONNECTIONS_CACHED_MAX + 10):
         other = Sender(*mine.generate_credentials(number.to_bytes(18, "big")))
         assert isinstance(mine.handle(other.prepare(1), IV), ilp.Fulfill)
-    assert len(mine._connections) <= CONNECTIONS_CACHED_MAX
+    assert len(mine._connections) <= STREAM_CONNECTIONS_CACHED_MAX
     assert isinstance(mine.handle(sender.prepare(1), IV), ilp.Fulfill)
 
 
