@@ -22,15 +22,12 @@ from connector.core.book import Book
 from connector.core.expiry import ExpiryClock
 from connector.core.hop import Hop, InFlight, Relation
 from connector.core.instant import Instant
+from connector.core.policy import Policy
 from connector.core.rates import Conversion, Rates, fee
 from connector.core.routing import RoutingTable
 from connector.errors import RemoteProtocolError
 from connector.ids import packet_id
 from connector.limits import (
-    EXPIRY_MARGIN_MS,
-    HOLD_MAX_MS,
-    IN_FLIGHT_MAX,
-    IN_FLIGHT_PER_LINK_MAX,
     ROUTE_CACHE_MAX,
     U32_MAX,
     U64_MAX,
@@ -48,16 +45,6 @@ class Notice(msgspec.Struct, frozen=True):
     packet_id: str
     amount: int
     reason: str
-
-
-class Policy(msgspec.Struct, frozen=True):
-    """What the operator decided for the whole node."""
-
-    spread_ppm: int = 0
-    expiry_margin_ms: int = EXPIRY_MARGIN_MS
-    hold_max_ms: int = HOLD_MAX_MS
-    in_flight_max: int = IN_FLIGHT_MAX
-    in_flight_per_link_max: int = IN_FLIGHT_PER_LINK_MAX
 
 
 class Forwarder:

@@ -20,11 +20,12 @@ from loguru import logger
 from connector.config.check import parse_listen, parse_price
 from connector.config.schema import LocalAccount, NodeConfig, Peer
 from connector.core.book import Book
-from connector.core.forwarding import Forwarder, Policy
+from connector.core.forwarding import Forwarder
 from connector.core.health import Health
 from connector.core.hop import Hop, Relation
 from connector.core.instant import Instant
 from connector.core.limiter import TokenBucket
+from connector.core.policy import Policy
 from connector.core.rates import Rates
 from connector.errors import ConfigError, ConfigProblem
 from connector.limits import PACKETS_PER_S_MAX

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from connector.core.book import Book
-from connector.core.forwarding import Forwarder, Policy
+from connector.core.forwarding import Forwarder
 from connector.core.hop import Hop, Relation
 from connector.core.instant import Instant
 from connector.core.limiter import TokenBucket
+from connector.core.policy import Policy
 from connector.core.rates import Asset, Rates
 from connector.core.routing import RoutingTable
 from connector.limits import BTP_FRAME_MAX_BYTES

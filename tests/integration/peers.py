@@ -169,3 +169,16 @@ async def running(config: NodeConfig) -> AsyncIterator[World]:
         await nursery.start(node.run)
         yield World(node, nursery)
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def honest_pair(*more: dict[str, object]) -> AsyncIterator[tuple[World, Peer, Peer]]:
+    """A node with alice and bob connected, whose packets must still flow at the end; mallory may come."""
+    async with running(node_config(child("alice"), child("bob"), child("mallory"), *more)) as world:
+        alice, bob = await world.peer("alice"), await world.peer("bob")
+        yield world, alice, bob
+        await world.assert_link_works(alice, bob)
+        assert world.node.forwarder.in_flight == 0
+        for totals in world.node.book.totals().values():
+            assert totals.debits_posted == totals.credits_posted
+            assert totals.debits_pending == totals.credits_pending == 0

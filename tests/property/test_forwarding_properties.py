@@ -6,8 +6,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from connector.core.forwarding import Policy
 from connector.core.hop import Hop
+from connector.core.policy import Policy
 from connector.errors import RemoteProtocolError
 from connector.protocol import ilp
 from connector.protocol.btp import MESSAGE, RESPONSE

@@ -5,10 +5,11 @@ from hashlib import sha256
 from typing import Any
 
 from connector.core.book import Book
-from connector.core.forwarding import Forwarder, Policy
+from connector.core.forwarding import Forwarder
 from connector.core.hop import Hop, Relation
 from connector.core.instant import Instant
 from connector.core.limiter import TokenBucket
+from connector.core.policy import Policy
 from connector.core.rates import Asset, Rates
 from connector.limits import U64_MAX
 from connector.protocol import ilp

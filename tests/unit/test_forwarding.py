@@ -2,8 +2,8 @@
 
 import pytest
 
-from connector.core.forwarding import Policy
 from connector.core.hop import Hop
+from connector.core.policy import Policy
 from connector.errors import RemoteProtocolError
 from connector.limits import ROUTE_CACHE_MAX, U32_MAX, U64_MAX
 from connector.protocol import ilp

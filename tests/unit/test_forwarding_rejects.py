@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from connector.core.forwarding import Policy
 from connector.core.hop import Relation
+from connector.core.policy import Policy
 from connector.core.rates import Asset
 from connector.limits import U64_MAX
 from connector.protocol import ildcp, ilp
