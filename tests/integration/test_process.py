@@ -14,6 +14,7 @@ import httpx
 import pytest
 import trio
 import trio_websocket as tw
+import trustme
 
 from tests.integration.peers import Peer, prepare
 
@@ -223,6 +224,42 @@ def test_balances_are_not_shown_to_other_machines(tmp_path: Path) -> None:
     finally:
         process.popen.terminate()
         assert process.wait() == 0
+
+
+def test_two_nodes_peer_over_wss_as_their_configurations_say(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    ca.cert_pem.write_to_path(tmp_path / "ca.pem")
+    certificate = ca.issue_cert("localhost")
+    certificate.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    certificate.private_key_pem.write_to_path(tmp_path / "key.pem")
+    (tmp_path / "token").write_text("a token from a file\n")
+    peer = (
+        '[[peers]]\nname = "{0}"\nrelation = "peer"\naddress = "test.{0}"\ntoken_file = "token"\n'
+        'asset = {{ code = "USD", scale = 6 }}\ncredit_limit = 1\n'
+    )
+    listener = tmp_path / "listener.toml"
+    tls = 'listen = "127.0.0.1:0"\ntls_cert_file = "cert.pem"\ntls_key_file = "key.pem"'
+    text = CONFIG.format(name="listener").replace('listen = "127.0.0.1:0"', tls, 1)
+    listener.write_text(text + peer.format("dialler"))
+    first = Process(listener)
+    second = None
+    try:
+        btp, _ = first.ports()
+        dialler = tmp_path / "dialler.toml"
+        url = f'url = "wss://localhost:{btp}"\nca_file = "ca.pem"\n'
+        dialler.write_text(CONFIG.format(name="dialler") + peer.format("listener") + url)
+        second = Process(dialler)
+        _, http = second.ports()
+        assert second.read_until("link open")["peer"] == "listener"
+        assert first.read_until("link open")["peer"] == "dialler"
+        assert httpx.get(f"http://127.0.0.1:{http}/readyz").json()["status"] == "ready"
+        for process in (first, second):
+            process.popen.terminate()
+            assert process.wait() == 0
+    finally:
+        for started in (first, second):
+            if started is not None:
+                started.end()
 
 
 def test_a_configuration_that_cannot_be_used_exits_78_and_says_why(tmp_path: Path) -> None:
