@@ -71,6 +71,8 @@ EXPIRY_MARGIN_MS: Final = 1_000
 PACKETS_PER_S_MAX: Final = 100_000
 #: Repetitions of one kind of warning about one peer are counted, and logged this often.
 NOTICE_INTERVAL_MS: Final = 10_000
+#: Packets that expired, remembered so that a late Fulfill can be named and valued.
+EXPIRED_REMEMBERED_MAX: Final = 4_096
 #: Destinations whose next hop is remembered between look-ups.
 ROUTE_CACHE_MAX: Final = 8_192
 #: Configured ones; each peer and account has a route of its own besides.
@@ -121,6 +123,8 @@ PROBES_MAX: Final = 100_000
 
 SPSP_TIMEOUT_S: Final = 10.0
 SPSP_BODY_MAX_BYTES: Final = 65_536
+#: Connections to a node's HTTP port.
+HTTP_CONNECTIONS_MAX: Final = 256
 #: A client that is slower is disconnected.
 HTTP_TIMEOUT_S: Final = 10
 

@@ -28,6 +28,7 @@ from connector.core.routing import RoutingTable
 from connector.errors import RemoteProtocolError
 from connector.ids import packet_id
 from connector.limits import (
+    EXPIRED_REMEMBERED_MAX,
     ROUTE_CACHE_MAX,
     U32_MAX,
     U64_MAX,
@@ -67,6 +68,8 @@ class Forwarder:
         self._rates = rates
         self._network = addresses.scheme(address)
         self._active: list[Hop] = []
+        #: Condition and outgoing amount of what expired lately, by hop, session and our request id.
+        self._expired: dict[tuple[str, int, int], tuple[bytes, int]] = {}
         #: The next hop of destinations seen lately, while the routes stay as they are.
         self._next_hops: dict[str, Hop] = {}
         self._next_hops_version = 0
@@ -316,7 +319,7 @@ class Forwarder:
         """A Fulfill or Reject came from `target`; one that matches nothing is ignored."""
         entry = self._awaited(target, request_id, now)
         if entry is None:
-            self._unmatched(target, packet)
+            self._unmatched(target, request_id, packet)
             return
         kind = packet[0] if packet else 0
         try:
@@ -346,12 +349,25 @@ class Forwarder:
             return None
         return entry
 
-    def _unmatched(self, target: Hop, packet: bytes) -> None:
-        """A reply that came late, twice, or to nothing: ignored and never booked."""
-        kind = "fulfill" if packet[:1] == b"\x0d" else "reject"
-        self.counters[f"ignored {kind}"] += 1
-        reason = "a reply that is late, repeated, or answers nothing"
-        self.notices.append(Notice(f"ignored {kind}", target.name, "", 0, reason))
+    def _unmatched(self, target: Hop, request_id: int, packet: bytes) -> None:
+        """A reply that came late, twice, or to nothing: ignored and never booked.
+
+        A Fulfill of a packet that has expired is worth telling: its sender holds
+        the packet for paid, and we do not.
+        """
+        if packet[:1] != b"\x0d":
+            self.counters["ignored reject"] += 1
+            return
+        self.counters["ignored fulfill"] += 1
+        condition, amount = self._expired.pop((target.name, target.session, request_id), (b"", 0))
+        reason = "it came too late" if condition else "it answers nothing, or again"
+        self.notices.append(Notice("ignored fulfill", target.name, packet_id(condition), amount, reason))
+
+    def _remember_expired(self, entry: InFlight) -> None:
+        if len(self._expired) >= EXPIRED_REMEMBERED_MAX:
+            del self._expired[next(iter(self._expired))]
+        key = (entry.target.name, entry.target_session, entry.request_id)
+        self._expired[key] = (entry.condition, entry.amount_out)
 
     def _fulfill(self, entry: InFlight, packet: bytes, fulfill: ilp.Fulfill) -> None:
         target = entry.target
@@ -369,6 +385,7 @@ class Forwarder:
         """Answer, with R00, every Prepare whose outgoing expiry has come."""
         for entry in self.clock.due(now.mono_ms):
             self._resolve(entry, posted=False, due=True)
+            self._remember_expired(entry)
             self._reject(entry, "R00", f"{entry.target.name} did not answer in time")
 
     def _fail(self, entry: InFlight, code: str, reason: str) -> None:

@@ -63,6 +63,8 @@ class FrameStream(trio.abc.Stream):
         self._queued = 0
         self._written = 0
         self._broken = False
+        #: Why we broke the connection, if we did.
+        self.break_reason = ""
         self._work = trio.Event()
         self._flushed = trio.Event()
         #: Set when nothing more will be read: the peer closed, or we did, or it broke.
@@ -131,8 +133,12 @@ class FrameStream(trio.abc.Stream):
             self._unread = data[header:]
         if not data[:header].isascii():
             # wsproto would raise a UnicodeDecodeError where nobody can catch it.
-            self._break()
+            self._break("its WebSocket handshake is not ASCII")
             return b""
+        if self._is_client and not self._in_handshake and b" 101" not in seen[:12]:
+            # Refused: what follows is no frames but a body, for the library.
+            self._splitter.hand_over()
+            self._started.set()
         return data[:header]
 
     # --- writing ---
@@ -159,14 +165,15 @@ class FrameStream(trio.abc.Stream):
         if self._broken:
             return
         if self._queued - self._written + len(data) > WRITE_HARD_MAX_BYTES:
-            self._break()
+            self._break("the peer does not read what is sent to it")
             return
         self._chunks.append(data)
         self._queued += len(data)
         self._work.set()
 
-    def _break(self) -> None:
+    def _break(self, reason: str = "") -> None:
         self._broken = True
+        self.break_reason = self.break_reason or reason
         self._chunks.clear()
         self._work.set()
         self._flushed.set()

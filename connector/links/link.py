@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol, cast
 
+import h11
 import trio
 import trio_websocket as tw
 import wsproto.utilities
@@ -29,7 +30,13 @@ from connector.protocol import btp
 
 #: What a connection may end in below BTP. A LocalProtocolError is trio-websocket's: it answers
 #: pings also after we have begun to close.
-_WEBSOCKET_ERRORS = (tw.ConnectionClosed, tw.HandshakeError, wsproto.utilities.ProtocolError)
+_WEBSOCKET_ERRORS = (
+    tw.ConnectionClosed,
+    tw.HandshakeError,
+    wsproto.utilities.ProtocolError,
+    # From an answer to our handshake that trio-websocket tries to refuse as a server would.
+    h11.ProtocolError,
+)
 #: The WebSocket sub-protocol that some BTP clients propose.
 _WS_SUB_PROTOCOL = "btp"
 
@@ -55,6 +62,8 @@ class Link:
 
     def __init__(self, transport: trio.abc.Stream, handler: Handler, *, dialled: bool) -> None:
         self.dialled = dialled
+        #: The other end, for people.
+        self.remote = remote_of(transport)
         #: Round trip of the last WebSocket ping, or None before the first.
         self.rtt_ms: float | None = None
         self.stream = FrameStream(
@@ -184,7 +193,7 @@ class Link:
 
     async def _watch_end(self) -> None:
         await self.stream.ended.wait()
-        reason = "the peer closed the connection"
+        reason = self.stream.break_reason or "the peer closed the connection"
         if self._ws is not None and self._ws.closed is not None and self._ws.closed.reason:
             reason += f": {self._ws.closed.reason!r}"
         self.close(reason)
@@ -192,7 +201,7 @@ class Link:
         self.ended(reason, None)
 
     async def _say_goodbye(self, ws: tw.WebSocketConnection) -> None:
-        with trio.move_on_after(CLOSE_TIMEOUT_S, shield=True):
+        with trio.move_on_after(CLOSE_TIMEOUT_S):
             # A close frame carries at most 123 bytes of reason (RFC 6455, section 5.5).
             await ws.aclose(1000 if self.error is None else 1008, self.close_reason[:100])
 
@@ -246,9 +255,20 @@ def _generalized_time() -> str:
     return time.strftime("%Y%m%d%H%M%S.000Z", time.gmtime())
 
 
-async def serve(transport: trio.abc.Stream, handler: Handler, authenticate: Authenticate) -> Link:
-    """Run the side that was dialled until the connection ends; the link says why it did."""
-    link = Link(transport, handler, dialled=False)
+def remote_of(transport: trio.abc.Stream) -> str:
+    """`HOST:PORT` of the other end; empty when it has none (a memory stream, or it is gone)."""
+    stream = transport.transport_stream if isinstance(transport, trio.SSLStream) else transport
+    if not isinstance(stream, trio.SocketStream):
+        return ""
+    try:
+        host, port, *_ = stream.socket.getpeername()
+    except OSError:
+        return ""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+async def serve(link: Link, authenticate: Authenticate) -> None:
+    """Run a link that was dialled to us until it ends; it says why it did."""
 
     def handshake(nursery: trio.Nursery) -> Handshake:
         async def accept() -> tw.WebSocketConnection:
@@ -261,7 +281,6 @@ async def serve(transport: trio.abc.Stream, handler: Handler, authenticate: Auth
         return accept
 
     await link.run(handshake, lambda: link.session.listen(authenticate))
-    return link
 
 
 async def dial(

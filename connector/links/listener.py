@@ -1,7 +1,8 @@
 """The task that lets peers in: one listener, any number of peers.
 
-Connections that have not authenticated are bounded; past the bound a new one
-is closed at once, so strangers cannot crowd out peers.
+Connections that have not authenticated are bounded. Past the bound the oldest
+of them makes room: a peer that comes to authenticate is a stranger too at first,
+and must not be kept out by those who never do.
 """
 
 import ssl
@@ -10,9 +11,26 @@ import trio
 from loguru import logger
 
 from connector.errors import Unavailable
-from connector.limits import UNAUTHENTICATED_LINKS_MAX
-from connector.links.link import Handler, serve, tls_handshake
+from connector.limits import NOTICE_INTERVAL_MS, UNAUTHENTICATED_LINKS_MAX
+from connector.links.link import Handler, Link, remote_of, serve, tls_handshake
 from connector.links.registry import Registry
+
+
+class _Visit:
+    """A connection that was dialled to us; a stranger until its link knows its peer."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.link: Link | None = None
+
+    @property
+    def is_stranger(self) -> bool:
+        return self.link is None or not self.link.peer
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is a stranger that has not been told to make room."""
+        return self.is_stranger and not self.scope.cancel_called
 
 
 class Listener:
@@ -24,32 +42,60 @@ class Listener:
         self._registry = registry
         self._handler = handler
         self._ssl_context = ssl_context
-        self._connections = 0
+        #: In the order they came.
+        self._visits: dict[_Visit, None] = {}
+        self._logged_s: float | None = None
+        self._not_logged = 0
 
     @property
     def strangers(self) -> int:
         """How many connections have not authenticated."""
-        return self._connections - sum(not link.dialled for link in self._registry.links())
+        return sum(visit.waits for visit in self._visits)
 
     async def accept(self, transport: trio.abc.Stream) -> None:
         """Run one connection that was dialled to us, until it ends. Raises nothing of its own."""
-        if self.strangers >= UNAUTHENTICATED_LINKS_MAX:
-            logger.warning("refused a connection: {} wait to authenticate already", self.strangers)
-            await trio.aclose_forcefully(transport)
-            return
-        self._connections += 1
+        remote = remote_of(transport)
+        self._make_room()
+        visit = _Visit()
+        self._visits[visit] = None
+        reason = "another took its place"
+        try:
+            with visit.scope:
+                reason = await self._receive(visit, transport)
+        finally:
+            del self._visits[visit]
+        if visit.is_stranger:
+            self._log(remote, reason)
+
+    def _make_room(self) -> None:
+        if len(self._visits) >= UNAUTHENTICATED_LINKS_MAX and self.strangers >= UNAUTHENTICATED_LINKS_MAX:
+            oldest = next(visit for visit in self._visits if visit.waits)
+            oldest.scope.cancel()
+
+    async def _receive(self, visit: _Visit, transport: trio.abc.Stream) -> str:
+        """Run the connection; why it ended."""
         try:
             if self._ssl_context is not None:
                 assert isinstance(transport, trio.SocketStream)
                 secure = trio.SSLStream(transport, self._ssl_context, server_side=True, https_compatible=True)
                 transport = await tls_handshake(secure)
-            link = await serve(transport, self._handler, self._registry.authenticate)
-            if not link.peer:
-                logger.info("closed a connection that did not authenticate: {}", link.close_reason)
+            link = visit.link = Link(transport, self._handler, dialled=False)
+            await serve(link, self._registry.authenticate)
         except Unavailable as error:
-            logger.info("closed a connection: {}", error)
+            return str(error)
         finally:
-            self._connections -= 1
+            await trio.aclose_forcefully(transport)
+        return link.close_reason
+
+    def _log(self, remote: str, reason: str) -> None:
+        """Log a stranger that left; when there are many, one line stands for them."""
+        now_s = trio.current_time()
+        if self._logged_s is not None and now_s - self._logged_s < NOTICE_INTERVAL_MS / 1000:
+            self._not_logged += 1
+            return
+        more = f" ({self._not_logged} more like it)" if self._not_logged else ""
+        logger.info("closed a connection from {} that did not authenticate: {}{}", remote, reason, more)
+        self._logged_s, self._not_logged = now_s, 0
 
 
 async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:

@@ -2,16 +2,17 @@
 
 - `/healthz`: the event loop runs.
 - `/readyz`: 200 when packets can go somewhere, 503 otherwise; the body says why.
-- `/api/accounts`: every account with its balance; only when the port is on a loopback address.
+- `/api/accounts`: every account with its balance.
 - `/.well-known/pay`, `/NAME`: SPSP for local accounts.
+
+Balances and the reasons in `/readyz` are for this machine only: the port must
+be on a loopback address and asked by one, and not through a proxy.
 """
 
 from collections.abc import Sequence
+from ipaddress import ip_address
 
 import msgspec
-import trio
-from hypercorn.config import Config
-from hypercorn.trio import serve
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,33 +20,31 @@ from starlette.routing import BaseRoute, Route
 
 from connector.core.book import Account, Book
 from connector.core.health import Health
-from connector.limits import HTTP_TIMEOUT_S
 
 
 def application(
     name: str,
     address: str,
     health: Health,
-    book: Book | None,
+    book: Book,
     spsp: Sequence[BaseRoute],
 ) -> Starlette:
-    """The ASGI application of one node. Without `book` it shows no balances."""
+    """The ASGI application of one node."""
 
     async def healthz(request: Request) -> Response:
         return _json({"node": name, "alive": True})
 
     async def readyz(request: Request) -> Response:
-        body = {
-            "node": name,
-            "address": address,
-            "status": health.status,
-            "components": list(health.components.values()),
-        }
+        body: dict[str, object] = {"node": name, "address": address, "status": health.status}
+        if _is_local(request):
+            body["components"] = list(health.components.values())
         return _json(body, 200 if health.can_forward else 503)
 
     async def accounts(request: Request) -> Response:
-        if book is None:
-            return _json({"error": "balances are shown on a loopback address only"}, 403)
+        if not _is_local(request):
+            return _json(
+                {"error": "balances are shown on a loopback address only, and not through a proxy"}, 403
+            )
         rows = [describe(account) for account in book.accounts()]
         return _json({"node": name, "address": address, "accounts": rows})
 
@@ -57,6 +56,24 @@ def application(
             *spsp,
         ],
     )
+
+
+def _is_local(request: Request) -> bool:
+    """Whether somebody on this machine asks, with no proxy between, and no page of another site."""
+    headers = request.headers
+    if any(header == "forwarded" or header.startswith("x-forwarded-") for header in headers):
+        return False
+    server = request.scope.get("server")
+    return server is not None and _is_loopback(server[0]) and _is_loopback(request.url.hostname or "")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def describe(account: Account) -> dict[str, object]:
@@ -77,17 +94,3 @@ def describe(account: Account) -> dict[str, object]:
 def _json(body: object, status: int = 200) -> Response:
     headers = {"cache-control": "no-store"}
     return Response(msgspec.json.encode(body), status, headers, media_type="application/json")
-
-
-async def serve_http(app: Starlette, listener: trio.SocketListener) -> None:
-    """Serve `app` on an open listener until cancelled."""
-    config = Config()
-    # Hypercorn takes a file descriptor: so ports are bound before anything starts.
-    config.bind = [f"fd://{listener.socket.detach()}"]
-    config.accesslog = None
-    config.errorlog = None
-    config.include_server_header = False
-    config.graceful_timeout = 1
-    config.keep_alive_timeout = HTTP_TIMEOUT_S
-    config.read_timeout = HTTP_TIMEOUT_S
-    await serve(app, config, shutdown_trigger=trio.sleep_forever, mode="asgi")  # type: ignore[arg-type]

@@ -10,9 +10,7 @@ import ssl
 import time
 from collections.abc import Callable
 from fractions import Fraction
-from functools import partial
 from hashlib import sha256
-from ipaddress import ip_address
 
 import trio
 from loguru import logger
@@ -30,10 +28,11 @@ from connector.core.rates import Rates
 from connector.errors import ConfigError, ConfigProblem
 from connector.limits import PACKETS_PER_S_MAX
 from connector.links.dialer import DialPlan, OpenTransport, keep_dialled
-from connector.links.link import open_transport
+from connector.links.link import Link, open_transport
 from connector.links.listener import Listener, open_listeners
 from connector.links.registry import Credentials, Registry
 from connector.node import http
+from connector.node.http_server import HttpServer
 from connector.node.pipeline import Pipeline
 from connector.node.supervisor import supervise
 from connector.protocol.address import child
@@ -131,7 +130,7 @@ class Node:
                 if self._btp:
                     nursery.start_soon(self._accept, self._btp, accepting)
                 if self._web:
-                    nursery.start_soon(self._serve_http, self._web[0])
+                    nursery.start_soon(self._serve_http, self._web)
                 for peer in self.config.peers:
                     if peer.url is not None:
                         nursery.start_soon(self._keep_dialled, peer)
@@ -166,15 +165,18 @@ class Node:
         assert peer.url is not None
         assert peer.token is not None
         plan = DialPlan(peer.name, peer.url, peer.token.reveal(), peer.username, self._trust[peer.name])
-        dial = partial(keep_dialled, plan, self.registry, self.pipeline, self._open_transport)
+
+        async def dial() -> None:
+            if self.health.draining:
+                await trio.sleep_forever()
+            await keep_dialled(plan, self.registry, self.pipeline, self._open_transport)
+
         await supervise(peer.name, dial, self._on_outage)
 
-    async def _serve_http(self, listener: trio.SocketListener) -> None:
+    async def _serve_http(self, listeners: list[trio.SocketListener]) -> None:
         routes = spsp.routes(self._receivers, self._default_account())
-        local = ip_address(listener.socket.getsockname()[0]).is_loopback
-        book = self.book if local else None
-        app = http.application(self.name, self.address, self.health, book, routes)
-        await http.serve_http(app, listener)
+        app = http.application(self.name, self.address, self.health, self.book, routes)
+        await HttpServer(app).run(listeners)
 
     def _default_account(self) -> str | None:
         return self.config.accounts[0].name if self.config.accounts else None
@@ -196,14 +198,14 @@ class Node:
 
     # --- what happens to links ---
 
-    def _on_link(self, peer: str, reason: str | None) -> None:
-        bound = logger.bind(node=self.name, peer=peer)
+    def _on_link(self, link: Link, reason: str | None) -> None:
+        bound = logger.bind(node=self.name, peer=link.peer)
         wall_ms = self._now().wall_ms
         if reason is None:
-            self.health.up(f"link {peer}", wall_ms)
-            bound.info("link open")
+            self.health.up(f"link {link.peer}", wall_ms)
+            bound.info("link open, {} {}", "dialled" if link.dialled else "accepted from", link.remote)
         else:
-            self.health.down(f"link {peer}", reason, wall_ms)
+            self.health.down(f"link {link.peer}", reason, wall_ms)
             bound.info("link lost: {}", reason)
 
     def _on_outage(self, peer: str, reason: str) -> None:

@@ -33,9 +33,9 @@ class Pipeline:
         forwarder: Forwarder,
         registry: Registry,
         now: Callable[[], Instant],
-        on_link: Callable[[str, str | None], None],
+        on_link: Callable[[Link, str | None], None],
     ) -> None:
-        """`on_link(peer, None)` hears of each link that opens, `on_link(peer, reason)` that is lost."""
+        """`on_link(link, None)` hears of each link that opens, `on_link(link, reason)` that is lost."""
         self._forwarder = forwarder
         self._registry = registry
         self._now = now
@@ -57,10 +57,12 @@ class Pipeline:
 
     def opened(self, link: Link) -> str | None:
         """See `links.link.Handler`."""
+        if self._forwarder.draining:
+            return "shutting down"
         refusal = self._registry.admit(link)
         if refusal is None:
             self._sessions[link] = self._forwarder.connected(self._forwarder.hops[link.peer])
-            self._on_link(link.peer, None)
+            self._on_link(link, None)
         return refusal
 
     def closed(self, link: Link) -> None:
@@ -68,7 +70,7 @@ class Pipeline:
         self._sessions.pop(link, None)
         if self._registry.remove(link):
             self._forwarder.disconnected(self._forwarder.hops[link.peer])
-            self._on_link(link.peer, link.close_reason)
+            self._on_link(link, link.close_reason)
 
     def drained(self, link: Link) -> None:
         """See `links.link.Handler`."""

@@ -51,6 +51,10 @@ class FrameSplitter:
         #: The rest of the connection is the library's.
         self._handed_over = False
 
+    def hand_over(self) -> None:
+        """From now on everything is the library's."""
+        self._handed_over = True
+
     def split(self, data: bytes) -> Split:
         """Take the whole frames from the front of `data`."""
         if self._handed_over:
@@ -89,7 +93,7 @@ class FrameSplitter:
         return Split(payloads, b"".join(rest), position)
 
     def _hand_over(self, payloads: list[bytes], rest: list[bytes], remainder: bytes, end: int) -> Split:
-        self._handed_over = True
+        self.hand_over()
         rest.append(remainder)
         return Split(payloads, b"".join(rest), end)
 

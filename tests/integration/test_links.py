@@ -330,17 +330,31 @@ async def test_the_client_says_that_nobody_is_there() -> None:
             raise AssertionError("not reached")
 
 
-async def test_the_client_says_that_a_server_speaks_no_websocket() -> None:
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "404"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nnot here\n", "404"),
+        (b"HTTP/1.1 101 x\r\n\r\n", "WebSocket failed"),
+        (
+            b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n",
+            "WebSocket failed",
+        ),
+        (b"HTTP/1.1 101 \xff\r\n\r\n", "not ASCII"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "WebSocket failed|closed the connection"),
+    ],
+)
+async def test_the_client_says_that_a_server_speaks_no_websocket(answer: bytes, said: str) -> None:
     async def refuse(stream: trio.SocketStream) -> None:
         await stream.receive_some()
-        await stream.send_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        await stream.send_all(answer)
         await stream.aclose()
 
     listeners = await open_listeners("127.0.0.1", 0)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, refuse, listeners)
         port = listeners[0].socket.getsockname()[1]
-        with pytest.raises(Unavailable, match="404"):
+        with pytest.raises(Unavailable, match=said):
             async with connect(f"ws://127.0.0.1:{port}", token="x"):
                 raise AssertionError("not reached")
         nursery.cancel_scope.cancel()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from connector.core import forwarding
 from connector.core.hop import Hop
 from connector.core.policy import Policy
 from connector.errors import RemoteProtocolError
@@ -405,3 +406,28 @@ def test_remembered_next_hops_follow_the_routes_and_are_bounded() -> None:
     for number in range(ROUTE_CACHE_MAX + 10):
         forwarder._next_hop(world.alice, 4, f"test.far.{number}")
         assert len(forwarder._next_hops) <= ROUTE_CACHE_MAX
+
+
+def test_a_late_fulfill_is_told_with_its_packet_and_value() -> None:
+    world = World()
+    world.send(world.alice, 1, amount=700, destination="test.bob.x")
+    own_id, prepare = world.only_prepare(world.bob)
+    world.wait(60_000)
+    world.forwarder.expire(world.now)
+    world.forwarder.notices.clear()
+    for _ in range(2):
+        world.fulfill(world.bob, own_id)
+    late, again = world.forwarder.notices
+    assert (late.kind, late.hop, late.amount) == ("ignored fulfill", "bob", prepare.amount)
+    assert (late.packet_id, late.reason) == (prepare.condition[:16].hex(), "it came too late")
+    assert (again.packet_id, again.amount, again.reason) == ("", 0, "it answers nothing, or again")
+
+
+def test_expired_packets_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding, "EXPIRED_REMEMBERED_MAX", 3)
+    world = World()
+    for request_id in range(10):
+        world.send(world.alice, request_id, destination="test.bob.x")
+    world.wait(60_000)
+    world.forwarder.expire(world.now)
+    assert len(world.forwarder._expired) == 3
