@@ -18,13 +18,13 @@ from hashlib import sha256
 
 import msgspec
 
-from connector.core.book import Book
+from connector.core.book import Book, Reservation
 from connector.core.expiry import ExpiryClock
 from connector.core.hop import Hop, InFlight, Relation
 from connector.core.instant import Instant
 from connector.core.policy import Policy
-from connector.core.rates import Conversion, Rates, fee
-from connector.core.routing import RoutingTable
+from connector.core.rates import Rates, fee
+from connector.core.routing import RoutingTable, why_not_carried
 from connector.errors import RemoteProtocolError
 from connector.ids import packet_id
 from connector.limits import (
@@ -33,7 +33,6 @@ from connector.limits import (
     U32_MAX,
     U64_MAX,
 )
-from connector.protocol import address as addresses
 from connector.protocol import ildcp, ilp
 from connector.protocol.btp import MESSAGE, RESPONSE
 
@@ -66,7 +65,6 @@ class Forwarder:
         #: What to tell people, since the last `take`.
         self.notices: list[Notice] = []
         self._rates = rates
-        self._network = addresses.scheme(address)
         self._active: list[Hop] = []
         #: Condition and outgoing amount of what expired lately, by hop, session and our request id.
         self._expired: dict[tuple[str, int, int], tuple[bytes, int]] = {}
@@ -187,7 +185,8 @@ class Forwarder:
         target = self._next_hops.get(destination)
         if target is None:
             target = self.routes.lookup(destination)
-            reason = self._no_way(destination, target)
+            end = target.address if target is not None else ""
+            reason = why_not_carried(self.address, destination, end)
             if target is None or reason is not None:
                 self._refuse(source, request_id, "F02", reason or "no route to the destination")
                 return None
@@ -196,24 +195,6 @@ class Forwarder:
             self._refuse(source, request_id, "F02", f"the route leads back to {source.name}")
             return None
         return target
-
-    def _no_way(self, destination: str, target: Hop | None) -> str | None:
-        """Why a packet may not take the route to `target`, or None."""
-        scheme = addresses.scheme(destination)
-        if target is not None and target.is_local:
-            return None
-        if scheme == "peer":
-            return "peer.* is never forwarded"
-        if (scheme == "g") != (self._network == "g"):
-            return f"a node of network {self._network} does not carry {scheme}"
-        # Below our own address only accounts and children of ours exist.
-        if addresses.covers(self.address, destination) and (
-            target is None or not addresses.covers(self.address, target.address)
-        ):
-            if destination == self.address:
-                return "this is a connector, it takes no payments itself"
-            return "no such account at this connector"
-        return None
 
     def _refuse_late(self, source: Hop, request_id: int, prepare: ilp.Prepare, now: Instant) -> None:
         left_ms = prepare.expires_at_ms - now.wall_ms
@@ -259,27 +240,10 @@ class Forwarder:
         amount_in = amount_out = prepare.amount
         reservation = None
         if amount_in:
-            # Nothing is forwarded to a local account: delivery costs nothing.
-            kept = 0 if target.is_local else fee(amount_in, self.policy.spread_ppm)
-            amount_out = amount_in - kept
-            if source.account.exchange is not target.account.exchange:
-                conversion = self._conversion(source, request_id, target)
-                if conversion is None:
-                    return
-                amount_out = conversion.apply(amount_out)
-                if amount_out > U64_MAX:
-                    self._refuse_too_large(source, request_id, amount_in, conversion.largest())
-                    return
-            if amount_out <= 0:
-                reason = f"amount {amount_in} is worth nothing at the next hop, send more in one packet"
-                self._refuse(source, request_id, "R01", reason)
+            valued = self._value(source, request_id, amount_in, target)
+            if valued is None:
                 return
-            reservation = self.book.reserve(source.account, target.account, amount_in, kept, amount_out)
-            if reservation is None:
-                left = max(0, source.account.available)
-                reason = f"credit limit of {source.name}: {left} left, {amount_in} needed"
-                self._refuse(source, request_id, "T04", reason)
-                return
+            amount_out, reservation = valued
         own_id = target.next_request_id
         while own_id in target.sent:
             own_id = own_id % U32_MAX + 1
@@ -305,13 +269,34 @@ class Forwarder:
         rewritten = ilp.rewrite_prepare(packet, prepare, amount_out, expires_at_ms)
         self._put(target, MESSAGE, own_id, rewritten)
 
-    def _conversion(self, source: Hop, request_id: int, target: Hop) -> Conversion | None:
-        """How `source`'s amounts become `target`'s, or None after refusing the packet."""
-        conversion = self._rates.conversion(source.account.asset, target.account.asset)
-        if conversion is None:
-            pair = f"{source.account.asset} to {target.account.asset}"
-            self._refuse(source, request_id, "F02", f"no exchange rate from {pair}")
-        return conversion
+    def _value(
+        self, source: Hop, request_id: int, amount_in: int, target: Hop
+    ) -> tuple[int, Reservation] | None:
+        """What leaves of `amount_in`, and its entries in the book; None after refusing the packet."""
+        # Nothing is forwarded to a local account: delivery costs nothing.
+        kept = 0 if target.is_local else fee(amount_in, self.policy.spread_ppm)
+        amount_out = amount_in - kept
+        if source.account.exchange is not target.account.exchange:
+            conversion = self._rates.conversion(source.account.asset, target.account.asset)
+            if conversion is None:
+                pair = f"{source.account.asset} to {target.account.asset}"
+                self._refuse(source, request_id, "F02", f"no exchange rate from {pair}")
+                return None
+            amount_out = conversion.apply(amount_out)
+            if amount_out > U64_MAX:
+                self._refuse_too_large(source, request_id, amount_in, conversion.largest())
+                return None
+        if amount_out <= 0:
+            reason = f"amount {amount_in} is worth nothing at the next hop, send more in one packet"
+            self._refuse(source, request_id, "R01", reason)
+            return None
+        reservation = self.book.reserve(source.account, target.account, amount_in, kept, amount_out)
+        if reservation is None:
+            left = max(0, source.account.available)
+            reason = f"credit limit of {source.name}: {left} left, {amount_in} needed"
+            self._refuse(source, request_id, "T04", reason)
+            return None
+        return amount_out, reservation
 
     # --- Fulfill and Reject ---
 

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from connector.errors import LocalProtocolError
 from connector.limits import ROUTING_TABLE_MAX
-from connector.protocol.address import is_prefix
+from connector.protocol import address as addresses
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class RoutingTable(Generic[T]):
 
         Raises LocalProtocolError for what is no prefix, or when the table is full.
         """
-        if not is_prefix(prefix):
+        if not addresses.is_prefix(prefix):
             raise LocalProtocolError(f"not an ILP address prefix: {prefix[:80]!r}")
         if prefix not in self._routes:
             if len(self._routes) >= ROUTING_TABLE_MAX:
@@ -69,3 +69,23 @@ class RoutingTable(Generic[T]):
                 if target is not None:
                     return target
         return None
+
+
+def why_not_carried(own_address: str, destination: str, hop_address: str) -> str | None:
+    """Why the node at `own_address` may not give a packet for `destination` to a hop, or None.
+
+    `hop_address` is the hop's own address, empty when no route leads to one.
+    `peer.*` is between two nodes, the live network and the others do not mix,
+    and below our own address only accounts and children of ours exist.
+    """
+    scheme, network = addresses.scheme(destination), addresses.scheme(own_address)
+    ours = bool(hop_address) and addresses.covers(own_address, hop_address)
+    if scheme == "peer":
+        return "peer.* is never forwarded"
+    if (scheme == "g") != (network == "g"):
+        return f"a node of network {network} does not carry {scheme}"
+    if addresses.covers(own_address, destination) and not ours:
+        if destination == own_address:
+            return "this is a connector, it takes no payments itself"
+        return "no such account at this connector"
+    return None
