@@ -41,6 +41,9 @@ READ_MAX_BYTES: Final = 65_536
 WRITE_SOFT_MAX_BYTES: Final = 1 << 20
 #: From here on the link is closed: not even replies can be delivered.
 WRITE_HARD_MAX_BYTES: Final = 8 << 20
+#: BTP requests of one link that carry no ILP packet: each is answered, more end the link.
+BTP_ANSWERS_PER_S_MAX: Final = 100
+BTP_ANSWERS_BURST_MAX: Final = 1_000
 #: Connections that have not authenticated yet, per listener.
 UNAUTHENTICATED_LINKS_MAX: Final = 128
 HANDSHAKE_TIMEOUT_S: Final = 10.0

@@ -1,5 +1,6 @@
 """`connector run`: one or more nodes under one nursery, until a signal ends them."""
 
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ import trio
 from loguru import logger
 
 from connector.config import load_files
+from connector.errors import ConnectorError
 from connector.telemetry import logs
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ def run(*configs: Path) -> int:
 
     The first signal drains: no new packets are taken, what is in flight
     resolves, links close, and the exit status is 0. A second one stops at once.
+    After a bug, which is logged, it is 70.
 
     Parameters
     ----------
@@ -35,7 +38,13 @@ def run(*configs: Path) -> int:
 
     loaded = load_files(configs)
     logs.configure(loaded[0].log.level, loaded[0].log.format)
-    return trio.run(run_nodes, [Node(config) for config in loaded])
+    try:
+        return trio.run(run_nodes, [Node(config) for config in loaded])
+    except ConnectorError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a log that is JSON stays JSON
+        logger.opt(exception=error).critical("stopped by a bug")
+        return os.EX_SOFTWARE
 
 
 async def run_nodes(nodes: "list[Node]") -> int:

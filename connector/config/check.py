@@ -1,11 +1,12 @@
 """What types cannot say of a configuration: names that must exist, or must not clash."""
 
 import os
+import ssl
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
-from connector.config.schema import LocalAccount, NodeConfig, Peer
+from connector.config.schema import Btp, LocalAccount, NodeConfig, Peer
 from connector.core.rates import Asset
 from connector.limits import ASSET_CODE_MAX_BYTES, BTP_CREDENTIAL_MAX_BYTES, ILP_ADDRESS_MAX_BYTES, U64_MAX
 from connector.protocol.address import covers, is_address, is_prefix, is_segment, scheme
@@ -67,11 +68,10 @@ def _node(config: NodeConfig) -> Iterator[Problem]:
                 parse_listen(listen)
             except ValueError as error:
                 yield key, f"{listen!r}: {error}"
-    tls = (config.btp.tls_cert_file, config.btp.tls_key_file)
-    if (tls[0] is None) != (tls[1] is None):
-        yield "btp", "tls_cert_file and tls_key_file go together"
-    yield from _readable("btp.tls_cert_file", tls[0])
-    yield from _readable("btp.tls_key_file", tls[1])
+    places = dict(listens(config))
+    if "http.listen" in places and places["http.listen"] == places.get("btp.listen"):
+        yield "http.listen", f"{config.http.listen!r} is btp.listen too"
+    yield from _tls(config.btp)
     secret = config.receiver.secret
     if secret is not None and len(secret.reveal()) < 16:
         yield "receiver.secret", "at least 16 characters are needed"
@@ -79,9 +79,56 @@ def _node(config: NodeConfig) -> Iterator[Problem]:
         yield "limits.expiry_margin_ms", "must be less than limits.hold_max_ms"
 
 
-def _readable(key: str, path: str | None) -> Iterator[Problem]:
-    if path is not None and not os.access(path, os.R_OK):
+def listens(config: NodeConfig) -> Iterator[tuple[str, tuple[str, int]]]:
+    """(key, (host, port)) of each port that the node asks for by number."""
+    for key, listen in (("btp.listen", config.btp.listen), ("http.listen", config.http.listen)):
+        try:
+            place = parse_listen(listen or "")
+        except ValueError:
+            continue
+        if place[1]:
+            yield key, place
+
+
+def _tls(btp: Btp) -> Iterator[Problem]:
+    certificate, key = btp.tls_cert_file, btp.tls_key_file
+    if certificate is None and key is None:
+        return
+    if certificate is None or key is None:
+        yield "btp", "tls_cert_file and tls_key_file go together"
+        return
+    found = [*_certificates("btp.tls_cert_file", certificate)]
+    yield from found
+    if not os.access(key, os.R_OK):
+        yield "btp.tls_key_file", f"{key} cannot be read"
+    elif not found:
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate, key, password=_no_pass_phrase)
+        except (OSError, ValueError) as error:
+            yield "btp.tls_key_file", f"{key} holds no key for {certificate}: {_why(error)}"
+
+
+def _certificates(key: str, path: str) -> Iterator[Problem]:
+    if not os.access(path, os.R_OK):
         yield key, f"{path} cannot be read"
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:
+        yield key, f"{path} holds no certificates in PEM: {_why(error)}"
+
+
+def _no_pass_phrase() -> str:
+    # Without this OpenSSL asks for one on the terminal.
+    raise ValueError("a pass phrase cannot be given")
+
+
+def _why(error: OSError | ValueError) -> str:
+    """In words, where OpenSSL would name its constants and a line of C."""
+    if isinstance(error, ssl.SSLError):
+        return error.reason.replace("_", " ").lower() if error.reason else "not readable as PEM"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _peer(config: NodeConfig, peer: Peer) -> Iterator[Problem]:
@@ -115,7 +162,8 @@ def _peer(config: NodeConfig, peer: Peer) -> Iterator[Problem]:
         yield "url", "neither side can dial: give the peer a url, or this node btp.listen"
     if peer.max_packet_amount > U64_MAX:
         yield "max_packet_amount", f"an ILP amount is at most {U64_MAX}"
-    yield from _readable("ca_file", peer.ca_file)
+    if peer.ca_file is not None:
+        yield from _certificates("ca_file", peer.ca_file)
 
 
 def _account(config: NodeConfig, account: LocalAccount) -> Iterator[Problem]:

@@ -3,12 +3,12 @@
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
-from connector.config.check import problems
+from connector.config.check import listens, problems
 from connector.config.schema import NodeConfig, Secret
 from connector.errors import ConfigError, ConfigProblem
 from connector.limits import CONFIG_FILE_MAX_BYTES, SECRET_FILE_MAX_BYTES
@@ -42,25 +42,48 @@ def load_file(path: Path, environment: Mapping[str, str] = os.environ) -> NodeCo
 
 
 def load_files(paths: tuple[Path, ...]) -> list[NodeConfig]:
-    """Read every file; ConfigError names what is wrong in any of them."""
+    """Read every file; ConfigError names what is wrong in any of them, or between them."""
     if not paths:
         raise ConfigError([ConfigProblem("configuration", "", "name at least one configuration file")])
     problems: list[ConfigProblem] = []
-    loaded: list[NodeConfig] = []
-    names: dict[str, Path] = {}
+    loaded: dict[Path, NodeConfig] = {}
     for path in paths:
+        if path in loaded:
+            problems.append(ConfigProblem(path, "", "is named twice"))
+            continue
         try:
-            config = load_file(path)
+            loaded[path] = load_file(path)
         except ConfigError as error:
             problems += error.problems
-            continue
-        loaded.append(config)
-        other = names.setdefault(config.node.name, path)
-        if other != path:
-            problems.append(ConfigProblem(path, "node.name", f"{config.node.name!r} is {other}'s name too"))
+    problems += _clashes(loaded)
     if problems:
         raise ConfigError(problems)
-    return loaded
+    return list(loaded.values())
+
+
+def _clashes(loaded: dict[Path, NodeConfig]) -> Iterator[ConfigProblem]:
+    """What nodes of one process cannot each have for themselves."""
+    holders: dict[object, tuple[Path, str]] = {}
+    for path, config in loaded.items():
+        texts = {
+            "node.name": config.node.name,
+            "node.address": config.node.address,
+            "btp.listen": config.btp.listen,
+            "http.listen": config.http.listen,
+        }
+        unique: list[tuple[str, object]] = [(key, (key, texts[key])) for key in ("node.name", "node.address")]
+        # One port is one port, whatever it is for.
+        for key, value in (*unique, *listens(config)):
+            other, other_key = holders.setdefault(value, (path, key))
+            if other != path:
+                yield ConfigProblem(path, key, f"{texts[key]!r} is {other}'s {other_key} too")
+    first = next(iter(loaded), None)
+    for path, config in loaded.items():
+        assert first is not None
+        log = config.log
+        if log != loaded[first].log:
+            said = f"level {log.level}, format {log.format} differs from {first}"
+            yield ConfigProblem(path, "log", f"the nodes of one process share a log; {said}")
 
 
 def _parse(path: Path) -> dict[str, object]:

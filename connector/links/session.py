@@ -7,15 +7,18 @@ No I/O: frames come in by `receive`, and go out through the `Wire` given.
     any state      --broken frame, refused auth, close--> CLOSED
 
 Invariants: nothing but `auth` is heard before OPEN; a frame that cannot be
-read closes this connection and nothing else; after CLOSED nothing is handed on.
+read closes this connection and nothing else; after CLOSED nothing is handed on;
+requests without an ILP packet are answered at a bounded rate.
 """
 
+import time
 from collections.abc import Callable
 from enum import Enum, auto
 from typing import Protocol
 
+from connector.core.limiter import TokenBucket
 from connector.errors import AuthenticationError, RemoteProtocolError
-from connector.limits import BTP_CREDENTIAL_MAX_BYTES
+from connector.limits import BTP_ANSWERS_BURST_MAX, BTP_ANSWERS_PER_S_MAX, BTP_CREDENTIAL_MAX_BYTES
 from connector.protocol import btp
 from connector.protocol.btp import read_packet
 
@@ -24,6 +27,10 @@ Item = tuple[int, int, bytes]
 
 #: Checks a token and a user name; the peer's name, or None.
 Authenticate = Callable[[str, str], str | None]
+
+#: How much of what a peer says of itself stands in reasons and logs, in characters.
+_SHOWN_MAX = 80
+_SAID_MAX = 200
 
 
 class State(Enum):
@@ -54,14 +61,22 @@ class Wire(Protocol):
 class Session:
     """One side of a BTP connection."""
 
-    def __init__(self, wire: Wire, *, now: Callable[[], str]) -> None:
-        #: `now` gives generalized time, for BTP errors.
+    def __init__(
+        self,
+        wire: Wire,
+        *,
+        now: Callable[[], str],
+        clock: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
+    ) -> None:
+        """`now` gives generalized time, for BTP errors; `clock` monotonic milliseconds."""
         self.state = State.CLOSED
         self.peer = ""
         self._wire = wire
         self._now = now
         self._authenticate: Authenticate | None = None
         self._auth_request_id = 0
+        self._clock = clock
+        self._answers = TokenBucket(BTP_ANSWERS_PER_S_MAX, BTP_ANSWERS_BURST_MAX)
 
     def listen(self, authenticate: Authenticate) -> None:
         """Be the side that was dialled: wait for `auth`."""
@@ -112,10 +127,11 @@ class Session:
     def _dispatch(self, frame: btp.Frame, batch: list[Item]) -> None:
         request_id = frame.request_id
         if isinstance(frame, btp.Transfer):
+            self._pay_for_answer()
             self._write_error(request_id, "F00", "NotAcceptedError", "transfers are not taken here")
             return
         if isinstance(frame, btp.Error):
-            batch.append((btp.ERROR, request_id, f"answered with BTP error {frame.code}".encode()))
+            batch.append((btp.ERROR, request_id, f"answered with BTP error {_escaped(frame.code)}".encode()))
             return
         ilp = btp.find(frame.sub_protocols, btp.ILP)
         if isinstance(frame, btp.Response):
@@ -123,11 +139,20 @@ class Session:
                 batch.append((btp.ERROR, request_id, b"answered without an ILP packet"))
             else:
                 batch.append((btp.RESPONSE, request_id, ilp.data))
+        elif btp.find(frame.sub_protocols, btp.AUTH) is not None:
+            raise RemoteProtocolError("authentication comes first, and once")
         elif ilp is not None:
             batch.append((btp.MESSAGE, request_id, ilp.data))
         else:
             # Stock clients rely on an answer to sub-protocols that we do not know.
+            self._pay_for_answer()
             self._wire.write([btp.empty_response(request_id)])
+
+    def _pay_for_answer(self) -> None:
+        if not self._answers.take(self._clock()):
+            raise RemoteProtocolError(
+                f"more than {BTP_ANSWERS_PER_S_MAX} BTP requests a second that carry no ILP packet"
+            )
 
     # --- authentication ---
 
@@ -156,8 +181,9 @@ class Session:
         if frame.request_id != self._auth_request_id or not isinstance(frame, btp.Response | btp.Error):
             raise RemoteProtocolError("the answer to authentication was expected")
         if isinstance(frame, btp.Error):
-            said = frame.data.decode("utf-8", "replace")[:200]
-            reason = f"{self.peer} refused authentication: {frame.code} {frame.name} {said!r}"
+            name = repr(frame.name)[:_SHOWN_MAX]
+            said = repr(frame.data.decode("utf-8", "replace"))[:_SAID_MAX]
+            reason = f"{self.peer} refused authentication: {_escaped(frame.code)} {name} {said}"
             self.close(reason, AuthenticationError(reason))
             return
         refusal = self._open(self.peer)
@@ -187,6 +213,11 @@ class Session:
     def _write_error(self, request_id: int, code: str, name: str, reason: str) -> None:
         data = reason.encode("utf-8")[:512]
         self._wire.write([btp.encode(btp.Error(request_id, code, name, self._now(), data))])
+
+
+def _escaped(code: str) -> str:
+    """The three characters of a BTP error's code, printable whatever they are."""
+    return repr(code)[1:-1]
 
 
 def _credential(sub_protocol: btp.SubProtocol) -> str:

@@ -103,9 +103,13 @@ Frame = Message | Response | Error | Transfer
 def split_url(url: str) -> tuple[str, int, str, bool]:
     """(host, port, resource, whether TLS) of a `ws://` or `wss://` URL, `btp+` before it allowed.
 
+    The host is as DNS and TLS have it: ASCII, other letters encoded by IDNA.
     Raises ValueError for anything else, without showing it: some programs put
     a token into the URL.
     """
+    # urlsplit would leave out line breaks, and all that stands before the scheme.
+    if not _is_visible(url):
+        raise ValueError(_URL_EXPECTED)
     try:
         parts = urlsplit(url.removeprefix("btp+"))
         host, port = parts.hostname, parts.port
@@ -116,10 +120,24 @@ def split_url(url: str) -> tuple[str, int, str, bool]:
     if "@" in parts.netloc:
         raise ValueError("a user name or token in the URL is not used: they are given by themselves")
     secure = parts.scheme == "wss"
+    port = port or (443 if secure else 80)
     resource = parts.path or "/"
     if parts.query:
         resource += "?" + parts.query
-    return host, port or (443 if secure else 80), resource, secure
+    try:
+        host = host.encode("idna").decode("ascii")
+        # What the WebSocket handshake encodes: its Host header.
+        f"{host}:{port}".encode("idna")
+    except UnicodeError:
+        raise ValueError(_URL_EXPECTED) from None
+    if not _is_visible(host) or not resource.isascii():
+        raise ValueError(_URL_EXPECTED)
+    return host, port, resource, secure
+
+
+def _is_visible(text: str) -> bool:
+    """Whether `text` has neither spaces nor control characters of ASCII."""
+    return all(character > " " and character != "\x7f" for character in text)
 
 
 def find(sub_protocols: tuple[SubProtocol, ...], name: str) -> SubProtocol | None:

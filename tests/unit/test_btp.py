@@ -187,6 +187,7 @@ def test_a_sub_protocol_is_found_by_name() -> None:
         ("wss://example.com/btp?v=2", ("example.com", 443, "/btp?v=2", True)),
         ("btp+wss://example.com:7443/", ("example.com", 7443, "/", True)),
         ("ws://[::1]:7701", ("::1", 7701, "/", False)),
+        ("ws://bücher.example", ("xn--bcher-kva.example", 80, "/", False)),
     ],
 )
 def test_a_url_says_where_to_dial(url: str, parts: tuple[Any, ...]) -> None:
@@ -206,6 +207,24 @@ def test_a_url_says_where_to_dial(url: str, parts: tuple[Any, ...]) -> None:
         "ws://a:65536",
         "ws://[::1",
         "ws://a:se/cret@b",
+        "ws://a/hunter 2",
+        "ws://a/?hunter 2",
+        "ws://a/hunt\ner",
+        "ws://a/\x00",
+        "ws://a/\x7f",
+        "ws://a/h\xfcnter",
+        "ws://a/?h\xfcnter",
+        " ws://a",
+        "ws://a\n",
+        "ws://a b",
+        "ws://a\xa0b",
+        "ws://a\x00",
+        "ws://a..b",
+        "ws://.a",
+        "ws://\u2024",
+        f"ws://{'a' * 64}",
+        # The host and the port stand in one header.
+        f"ws://{'a' * 60}:7701",
     ],
 )
 def test_what_is_no_url_of_a_link_is_refused(url: str) -> None:

@@ -3,13 +3,17 @@
 import io
 import json
 import logging
+import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from loguru import logger
 
+from connector.cli.run import run
 from connector.config.schema import Secret
+from connector.errors import ConnectorError, Unavailable
 from connector.telemetry import logs
 
 TOKEN = "hunter2-hunter2"
@@ -202,3 +206,41 @@ def test_configuring_again_replaces_the_output() -> None:
     logging.getLogger("library").warning("once")
     assert first.getvalue() == ""
     assert [line["message"] for line in lines(second)] == ["once", "once"]
+
+
+# --- what ends `connector run` ---
+
+NODE = '[node]\nname = "node"\naddress = "test.node"\n[log]\nformat = "json"\n'
+
+
+def run_into(error: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """`connector run` of a node that ends in `error`; the exit status."""
+
+    async def run_nodes(_nodes: object) -> int:
+        raise error
+
+    monkeypatch.setitem(run.__globals__, "run_nodes", run_nodes)
+    path = folder / "node.toml"
+    path.write_text(NODE)
+    return run(path)
+
+
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("a bug"), ExceptionGroup("of tasks", [ZeroDivisionError("a bug")])]
+)
+def test_a_bug_is_a_log_line_and_an_exit_status(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_into(error, tmp_path, monkeypatch) == os.EX_SOFTWARE == 70
+    [line] = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (line["level"], line["exception"]) == ("CRITICAL", repr(error))
+    assert "in run_nodes" in line["traceback"]
+    assert "ZeroDivisionError: a bug" in line["traceback"]
+
+
+def test_an_error_that_the_message_explains_is_left_to_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ConnectorError, match="the port is taken"):
+        run_into(Unavailable("the port is taken"), tmp_path, monkeypatch)
+    assert capsys.readouterr().err == ""
