@@ -1,7 +1,8 @@
 """The command line: thin commands over the rooms that do the work.
 
-Exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 78 a
-configuration that cannot be used (EX_CONFIG of sysexits.h).
+Exit status: 0 done, 1 an error that the message explains, 2 wrong usage, 70 a
+bug (EX_SOFTWARE of sysexits.h; please report it), 78 a configuration that
+cannot be used (EX_CONFIG), 130 stopped at once by a second signal.
 """
 
 import sys
