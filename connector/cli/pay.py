@@ -4,16 +4,18 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from fractions import Fraction
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 import trio
 from cyclopts import Parameter
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
-from connector.cli.via import Via
+from connector.cli.via import Via, first_line
 from connector.errors import ConnectorError, PaymentError
 from connector.limits import PAYMENT_TIMEOUT_S, U64_MAX
 from connector.protocol.address import is_address
@@ -31,10 +33,12 @@ def pay(
     *,
     link: Via,
     deliver: Annotated[bool, Parameter(negative="")] = False,
+    send_max: int | None = None,
     min_rate: str | None = None,
     slippage: str = "0.01",
     packet_max: int = U64_MAX,
-    secret: str | None = None,
+    secret: Annotated[str | None, Parameter(env_var="CONNECTOR_SECRET")] = None,
+    secret_file: Path | None = None,
     timeout: float = PAYMENT_TIMEOUT_S,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> int:
@@ -46,19 +50,26 @@ def pay(
     ----------
     receiver
         Whom to pay: a payment pointer ('$host/name', quoted for the shell), an http(s) URL of an
-        SPSP endpoint, or with --secret an ILP address.
+        SPSP endpoint, or with a shared secret an ILP address.
     amount
         How much to send, in the smallest units of our own asset.
     deliver
-        AMOUNT is what has to arrive instead, in the smallest units of the receiver's asset.
+        AMOUNT is what has to arrive instead, in the smallest units of the receiver's asset. It needs
+        a limit: --send-max, --min-rate or both.
+    send_max
+        With --deliver: send no more than this in all, in units of our own asset.
     min_rate
-        Least units to arrive for each unit sent: 0.99 or 99/100. Else the measured rate less --slippage.
+        Least units to arrive for each unit sent: 0.99 or 99/100. Else the measured rate less --slippage,
+        and nothing is sent at a measured rate below 0.9 when the receiver's asset is our own.
     slippage
         How much worse than the measured rate a packet may be: 0.01 is 1 %.
     packet_max
         Send no packet larger than this, in units of our own asset.
     secret
-        The shared secret, base64, when RECEIVER is an ILP address.
+        The shared secret, base64, when RECEIVER is an ILP address. Others on this machine can see
+        arguments: prefer --secret-file.
+    secret_file
+        File whose first line is the shared secret.
     timeout
         Seconds after which to stop with what was done.
     json
@@ -67,10 +78,13 @@ def pay(
     terms = Terms(
         amount=_positive("AMOUNT", amount),
         fixed_delivery=deliver,
+        send_max=_send_max(send_max, deliver=deliver, limited=min_rate is not None),
         minimum_rate=None if min_rate is None else _ratio("--min-rate", min_rate),
         slippage=_slippage(slippage),
         packet_max=_positive("--packet-max", packet_max),
     )
+    if secret_file is not None:
+        secret = first_line("--secret-file", secret_file)
     report = trio.run(_pay, receiver, secret, link, terms, timeout, json)
     if json:
         print(msgspec.json.encode(report.as_json()).decode())
@@ -83,6 +97,16 @@ def _positive(name: str, amount: int) -> int:
     if not 0 < amount <= U64_MAX:
         raise PaymentError(f"{name}: {amount} is not between 1 and {U64_MAX}")
     return amount
+
+
+def _send_max(units: int | None, *, deliver: bool, limited: bool) -> int:
+    if units is not None and not deliver:
+        raise PaymentError("--send-max goes with --deliver; without it AMOUNT itself is the most to send")
+    if units is not None:
+        return _positive("--send-max", units)
+    if deliver and not limited:
+        raise PaymentError("--deliver alone would pay any price: add --send-max UNITS or --min-rate RATE")
+    return U64_MAX
 
 
 def _ratio(name: str, text: str) -> Fraction:
@@ -109,10 +133,10 @@ async def resolve(receiver: str, secret: str | None) -> Receiver:
 
     if is_address(receiver):
         if secret is None:
-            raise PaymentError(f"{receiver} is an ILP address: --secret has to come with it")
+            raise PaymentError(f"{receiver} is an ILP address: --secret-file has to come with it")
         return Receiver(receiver, spsp_client.read_secret(secret))
     if secret is not None:
-        raise PaymentError("--secret goes with an ILP address; an SPSP endpoint gives its own")
+        raise PaymentError("a shared secret goes with an ILP address; an SPSP endpoint gives its own")
     return await spsp_client.query(receiver)
 
 
@@ -187,29 +211,30 @@ async def _interruptible(
 
 def print_report(report: Report, console: Console) -> None:
     """The report for people."""
+    # Words of other nodes are in it: nothing in them is markup.
+    say = partial(console.print, markup=False, emoji=False, highlight=False, soft_wrap=True)
     source, destination = report.source_asset, report.destination_asset
     if report.complete:
-        console.print(f"[green]Paid[/green] {report.destination}")
+        say(Text.assemble(("Paid", "green"), f" {report.destination}"))
     else:
-        console.print(f"[red]Not complete[/red]: {escape(report.reason or 'unknown')}", soft_wrap=True)
-        console.print(f"  to         {report.destination}", soft_wrap=True)
-    console.print(f"  sent       {_amount(report.sent, source)}")
-    console.print(f"  delivered  {_amount(report.delivered, destination)}")
+        say(Text.assemble(("Not complete", "red"), f": {report.reason or 'unknown'}"))
+        say(f"  to         {report.destination}")
+    say(f"  sent       {_amount(report.sent, source)}")
+    say(f"  delivered  {_amount(report.delivered, destination)}")
     if report.fees is not None and report.sent:
         share = 100 * report.fees / report.sent
-        console.print(f"  fees       {_amount(report.fees, source)}, {share:.3g} %")
+        say(f"  fees       {_amount(report.fees, source)}, {share:.3g} %")
     if report.in_doubt:
-        console.print(
-            f"  [yellow]in doubt[/yellow]   {_amount(report.in_doubt, source)}: no reply came for it"
-        )
+        in_doubt = f"   {_amount(report.in_doubt, source)}: no reply came for it"
+        say(Text.assemble("  ", ("in doubt", "yellow"), in_doubt))
     if report.rate is not None:
         rate = format_rate(report.effective_rate) or "none"
-        console.print(
+        say(
             f"  rate       {rate} (measured {format_rate(report.rate)}, "
             f"minimum {format_rate(report.minimum_rate)})",
         )
-    console.print(f"  packets    {report.packets_fulfilled} fulfilled{_rejects(report.rejects)}")
-    console.print(f"  took       {report.duration_ms / 1000:.2f} s")
+    say(f"  packets    {report.packets_fulfilled} fulfilled{_rejects(report.rejects)}")
+    say(f"  took       {report.duration_ms / 1000:.2f} s")
 
 
 def _amount(amount: int, asset: Asset | None) -> str:

@@ -12,6 +12,19 @@ from connector.limits import SECRET_FILE_MAX_BYTES
 from connector.sender.uplink import Uplink
 
 
+def first_line(option: str, path: Path) -> str:
+    """The secret that stands alone on the first line of the file given as `option`. Raises PaymentError."""
+    try:
+        with path.open("rb") as file:
+            octets = file.read(SECRET_FILE_MAX_BYTES)
+        lines = octets.decode("utf-8").splitlines()
+    except OSError as error:
+        raise PaymentError(f"{option} {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise PaymentError(f"{option} {path}: UTF-8 expected") from None
+    return lines[0].strip() if lines else ""
+
+
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
 class Via:
@@ -41,15 +54,7 @@ class Via:
         """The token, from wherever it was given; empty when it was not. Raises PaymentError."""
         if self.token_file is None:
             return self.token or ""
-        try:
-            with self.token_file.open("rb") as file:
-                octets = file.read(SECRET_FILE_MAX_BYTES)
-            lines = octets.decode("utf-8").splitlines()
-        except OSError as error:
-            raise PaymentError(f"--token-file {self.token_file}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise PaymentError(f"--token-file {self.token_file}: UTF-8 expected") from None
-        return lines[0].strip() if lines else ""
+        return first_line("--token-file", self.token_file)
 
     def connect(self) -> AbstractAsyncContextManager[Uplink]:
         """Dial and authenticate. Raises Unavailable, AuthenticationError, PaymentError."""

@@ -5,7 +5,8 @@ packet that nobody can fulfill measures the rate, with the amount that packets
 will really have; then packets go out, each with a minimum that the receiver
 enforces.
 
-Invariants: fulfilled + in flight + in doubt never exceeds the amount to send. The
+Invariants: fulfilled + in flight + in doubt never exceeds the amount to send, or
+for a fixed delivery `send_max`. The
 minimums of all packets together are never below the minimum rate: only a packet
 much smaller than the measured one may use what earlier ones arrived above it.
 `delivered` counts only what the receiver itself said, authenticated. A packet
@@ -22,12 +23,15 @@ from connector.limits import STREAM_BELOW_MINIMUM_MAX, STREAM_ROUNDING_MAX, STRE
 from connector.protocol import stream
 from connector.sender.congestion import Congestion
 from connector.sender.envelope import Reply
-from connector.sender.report import printable
+from connector.sender.report import Asset, asset_from_wire, format_rate, printable
 
 #: What a rate measured with a fixed delivery needs to have arrived, to be exact enough.
 _PRECISE_AT: Final = 1_000
 #: When nothing arrived of a test packet, the next is larger by this.
 _SCALE_UP: Final = 1_000
+#: What has to arrive of an asset sent as the same asset, unless a minimum rate was asked for:
+#: a path that keeps more is not a price but a mistake, or a theft.
+SAME_ASSET_RATE_MIN: Final = Fraction(9, 10)
 STREAM_ID: Final = 1
 
 
@@ -35,12 +39,15 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be paid.
 
     `amount` is in source units to send, or with `fixed_delivery` in destination
-    units to arrive. Rates are destination units per source unit. Without
-    `minimum_rate` it is the measured rate less `slippage`.
+    units to arrive, for no more than `send_max` source units. Rates are
+    destination units per source unit. Without `minimum_rate` it is the measured
+    rate less `slippage`, and at least SAME_ASSET_RATE_MIN has to be measured when
+    the receiver's asset is our own.
     """
 
     amount: int
     fixed_delivery: bool = False
+    send_max: int = U64_MAX
     minimum_rate: Fraction | None = None
     slippage: Fraction = Fraction(1, 100)
     packet_max: int = U64_MAX
@@ -70,12 +77,14 @@ DONE: Final = Done()
 
 
 class Controller:
-    """One payment on `terms`, on stream 1 of its own connection."""
+    """One payment on `terms` from `own_asset`, on stream 1 of its own connection."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, own_asset: Asset) -> None:
         assert terms.amount > 0
         assert terms.packet_max > 0
+        assert terms.send_max > 0
         self.terms: Final = terms
+        self.own_asset: Final = own_asset
         self.rate: Fraction | None = None
         self.minimum_rate = terms.minimum_rate
         self.sent = 0
@@ -83,7 +92,7 @@ class Controller:
         self.in_doubt = 0
         self.fulfilled = 0
         self.rejects: Counter[str] = Counter()
-        self.asset: stream.AssetDetails | None = None
+        self.asset: Asset | None = None
         self.stopped: str | None = None
         self.in_flight: dict[int, Offer] = {}
         self._in_flight_amount = 0
@@ -129,11 +138,25 @@ class Controller:
         amount = self._next_amount(self.rate)
         if amount or not self.in_flight:
             if amount == 0 and self._room(self.rate) != 0:
-                self.stop("packets without a reply hold the rest of the amount")
+                self.stop(self._nothing_left())
                 return DONE
             # With no room at the receiver, an empty packet asks whether there is more now.
             return self._offer(amount, self._minimum(amount, self.minimum_rate), test=False)
         return Wait(None)
+
+    @property
+    def _spendable(self) -> int:
+        """What may be fulfilled from now on, packets in flight included."""
+        most = self.terms.send_max if self.terms.fixed_delivery else self.terms.amount
+        return most - self.sent - self.in_doubt
+
+    def _nothing_left(self) -> str:
+        if self.in_doubt or self._spendable:
+            return "packets without a reply hold the rest of the amount"
+        return (
+            f"all of the {self.terms.send_max} units allowed are sent: "
+            f"{self.delivered} arrived of {self.terms.amount} to deliver"
+        )
 
     def _test(self) -> Offer | Done:
         self._tests += 1
@@ -163,15 +186,15 @@ class Controller:
         return max(0, fair - max(0, min(spare, STREAM_ROUNDING_MAX)))
 
     def _next_amount(self, rate: Fraction) -> int:
+        available = self._spendable - self._in_flight_amount
         if self.terms.fixed_delivery:
             expected = self._in_flight_amount * rate // 1 + self._in_doubt_expected
             wanted = self.terms.amount - self.delivered - expected
-            available = -(-wanted // rate)
-            if available > 0:
+            needed = -(-wanted // rate)
+            if needed > 0:
                 # What is left may be too little to arrive at all: rather a little more, than not complete.
-                available = max(available, self._congestion.floor)
-        else:
-            available = self.terms.amount - self.sent - self._in_flight_amount - self.in_doubt
+                needed = max(needed, self._congestion.floor)
+            available = min(available, needed)
         room = self._room(rate)
         if room is not None:
             available = min(available, -(-room // rate))
@@ -232,7 +255,7 @@ class Controller:
     def _heed(self, frames: tuple[stream.Frame, ...]) -> None:
         for frame in frames:
             if isinstance(frame, stream.AssetDetails):
-                self.asset = frame
+                self.asset = asset_from_wire(frame.source_asset_code, frame.source_asset_scale)
             elif isinstance(frame, stream.StreamMaxMoney) and frame.stream_id == STREAM_ID:
                 # RFC 29, 4.4.4: "they MUST ignore flow control offsets that do not increase".
                 self._receive_max = max(self._receive_max or 0, frame.receive_max)
@@ -266,7 +289,19 @@ class Controller:
     def _agree(self, rate: Fraction) -> None:
         asked = self.terms.minimum_rate
         if asked is not None and rate < asked:
-            self.stop(f"the rate is {float(rate):.9g}, below the minimum of {float(asked):.9g}")
+            self.stop(f"the rate is {format_rate(rate)}, below the minimum of {format_rate(asked)}")
+        elif asked is None and self.asset == self.own_asset and rate < SAME_ASSET_RATE_MIN:
+            self.stop(
+                f"the rate is {format_rate(rate)}, though both assets are {self.own_asset.code} "
+                f"with scale {self.own_asset.scale}: the least taken unasked is "
+                f"{format_rate(SAME_ASSET_RATE_MIN)}; pass --min-rate to accept it",
+            )
+        needed = -(-self.terms.amount // rate)
+        if self.terms.fixed_delivery and needed > self.terms.send_max:
+            self.stop(
+                f"at the measured rate of {format_rate(rate)}, {needed} units would have to be sent: "
+                f"more than the {self.terms.send_max} allowed",
+            )
         self.rate = rate
         self._congestion.bound(int(U64_MAX // rate))
         self.minimum_rate = rate * (1 - self.terms.slippage) if asked is None else asked
@@ -315,11 +350,11 @@ class Controller:
 
     def _may_grow(self, offer: Offer) -> bool:
         """Whether a packet that lost too much to rounding can be sent again as part of a larger one."""
-        if not self._is_small(offer.amount) or self.rate is None:
+        if not self._is_small(offer.amount) or self.rate is None or offer.amount >= self._spendable:
             return False
         if self.terms.fixed_delivery:
             return offer.amount <= (self.terms.amount - self.delivered) / self.rate + STREAM_ROUNDING_MAX
-        return offer.amount < self.terms.amount - self.sent - self.in_doubt
+        return True
 
     def _too_small(self, offer: Offer, now_ms: int) -> None:
         self._congestion.too_small(offer.amount)

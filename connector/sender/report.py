@@ -11,6 +11,7 @@ import msgspec
 
 _RATE_DIGITS = 9
 _WORDS_MAX = 500
+_ASSET_CODE_MAX = 32
 
 
 class Asset(msgspec.Struct, frozen=True):
@@ -78,10 +79,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def printable(text: str) -> str:
-    """Words of other nodes, without what could steer a terminal, and not too many."""
-    shown = "".join(character if character.isprintable() else "�" for character in text[:_WORDS_MAX])
-    return shown + ("…" if len(text) > _WORDS_MAX else "")
+def printable(text: str, most: int = _WORDS_MAX) -> str:
+    """Words of other nodes, without what could steer a terminal, and not more than `most` characters."""
+    shown = "".join(character if character.isprintable() else "�" for character in text[:most])
+    return shown + ("…" if len(text) > most else "")
+
+
+def asset_from_wire(code: str, scale: int) -> Asset:
+    """The asset that another node names, its code made printable and short."""
+    return Asset(printable(code, _ASSET_CODE_MAX), scale)
 
 
 def format_rate(rate: Fraction | None) -> str | None:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import msgspec
+import trio
 
 from connector.errors import PaymentError, Unavailable
 from connector.limits import SPSP_BODY_MAX_BYTES, SPSP_TIMEOUT_S
@@ -38,6 +39,15 @@ class _Failure(msgspec.Struct):
 
 def url_of(receiver: str) -> str:
     """The URL to ask for a payment pointer or URL. Raises PaymentError when it is neither."""
+    try:
+        url = _url_of(receiver)
+        httpx.URL(url)
+    except (ValueError, httpx.InvalidURL) as error:
+        raise PaymentError(f"{receiver!r} is no URL: {printable(str(error))}") from None
+    return url
+
+
+def _url_of(receiver: str) -> str:
     if receiver.startswith("$"):
         match = _POINTER(receiver)
         if match is None:
@@ -55,21 +65,28 @@ def url_of(receiver: str) -> str:
 async def query(receiver: str, client: httpx.AsyncClient | None = None) -> Receiver:
     """Where to pay `receiver`, and the secret for it.
 
-    Raises PaymentError for answers that are none, Unavailable when there is none.
+    Raises PaymentError for answers that are none, Unavailable when none is complete
+    within SPSP_TIMEOUT_S.
     """
     url = url_of(receiver)
     if client is None:
         async with httpx.AsyncClient(timeout=SPSP_TIMEOUT_S) as own:
             return await query(receiver, own)
     try:
-        async with client.stream("GET", url, headers={"Accept": MEDIA_TYPE}) as response:
-            body = await _bounded(response, url)
-    except httpx.TimeoutException:
+        # A time limit of httpx is one for each read: a server that drips would never reach it.
+        with trio.fail_after(SPSP_TIMEOUT_S):
+            async with client.stream("GET", url, headers={"Accept": MEDIA_TYPE}) as response:
+                body = await _bounded(response, url)
+    except (trio.TooSlowError, httpx.TimeoutException):
         raise Unavailable(f"{url} did not answer within {SPSP_TIMEOUT_S:g} s") from None
     except httpx.HTTPError as error:
-        raise Unavailable(f"{url} cannot be asked: {error}") from None
+        raise Unavailable(f"{url} cannot be asked: {printable(str(error))}") from None
+    except UnicodeError as error:
+        # Name resolution refuses labels that are empty or too long so.
+        raise PaymentError(f"{url} is no URL: {error}") from None
     if response.is_redirect:
-        raise PaymentError(f"{url} moved to {response.headers.get('location', 'nowhere')}: pay that")
+        where = printable(response.headers.get("location", "nowhere"))
+        raise PaymentError(f"{url} moved to {where}: pay that")
     if response.status_code != httpx.codes.OK:
         raise PaymentError(f"{url} answered {response.status_code}{_message(body)}")
     return _read(body, url)

@@ -24,7 +24,7 @@ from connector.protocol import ilp, stream
 from connector.protocol.stream_crypto import IV_BYTES, Keys
 from connector.sender.controller import STREAM_ID, Controller, Done, Offer, Terms
 from connector.sender.envelope import open_reply, seal
-from connector.sender.report import Asset, Report
+from connector.sender.report import Asset, Report, asset_from_wire
 from connector.sender.uplink import Uplink, own_config
 
 
@@ -73,8 +73,8 @@ async def pay(
     raised for a payment that stops half-way: see `Report.reason`.
     """
     config = await own_config(uplink, wall_ms())
-    payment = _Payment(uplink, receiver, terms, on_progress, wall_ms, entropy)
-    payment.own_asset = Asset(config.asset_code, config.asset_scale)
+    own_asset = asset_from_wire(config.asset_code, config.asset_scale)
+    payment = _Payment(uplink, receiver, terms, own_asset, on_progress, wall_ms, entropy)
     started = trio.current_time()
     await payment.run(timeout_s, trio.Event() if interrupt is None else interrupt)
     duration_ms = round((trio.current_time() - started) * 1000)
@@ -85,13 +85,12 @@ async def pay(
 class _Payment:
     """One payment's tasks."""
 
-    own_asset: Asset
-
     def __init__(
         self,
         uplink: Uplink,
         receiver: Receiver,
         terms: Terms,
+        own_asset: Asset,
         on_progress: Callable[[Progress], None] | None,
         wall_ms: Callable[[], int],
         entropy: Callable[[int], bytes],
@@ -99,7 +98,7 @@ class _Payment:
         self._uplink = uplink
         self._destination = receiver.destination
         self._keys = Keys(receiver.shared_secret)
-        self._controller = Controller(terms)
+        self._controller = Controller(terms, own_asset)
         self._on_progress = on_progress
         self._wall_ms = wall_ms
         self._entropy = entropy
@@ -161,8 +160,8 @@ class _Payment:
         if offer.introduce:
             # The empty address asks the stock receiver for its asset without inviting
             # it to open a payment back, which this sender could not take part in.
-            asset = stream.AssetDetails(self.own_asset.code, self.own_asset.scale)
-            frames = (stream.NewAddress(""), asset)
+            asset = self._controller.own_asset
+            frames = (stream.NewAddress(""), stream.AssetDetails(asset.code, asset.scale))
         if offer.amount and not offer.test:
             # Shares that add up to nothing make the stock receiver divide by zero.
             frames += (stream.StreamMoney(STREAM_ID, offer.amount),)
@@ -208,15 +207,12 @@ class _Payment:
     def report(self, duration_ms: int) -> Report:
         """What came of it."""
         controller = self._controller
-        asset = controller.asset
         return Report(
             complete=controller.complete,
             reason=controller.stopped,
             destination=self._destination,
-            source_asset=self.own_asset,
-            destination_asset=None
-            if asset is None
-            else Asset(asset.source_asset_code, asset.source_asset_scale),
+            source_asset=controller.own_asset,
+            destination_asset=controller.asset,
             sent=controller.sent,
             delivered=controller.delivered,
             in_doubt=controller.in_doubt,

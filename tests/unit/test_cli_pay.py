@@ -1,6 +1,7 @@
 """`connector pay` and `connector ping`: arguments in, a report worth reading and an exit status out."""
 
 import json
+import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from connector.cli.via import Via
 from connector.errors import PaymentError
 from connector.protocol import ildcp, ilp
 from connector.receiver.stream_server import StreamServer
+from connector.sender.controller import SAME_ASSET_RATE_MIN
 from connector.sender.uplink import Uplink
 
 SERVER = StreamServer(bytes(range(32)), "test.node.alice", "USD", 6)
@@ -91,16 +93,55 @@ def test_an_incomplete_payment_says_why_and_fails(capsys: pytest.CaptureFixture[
 
 
 def test_deliver_means_what_arrives(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("pay", DESTINATION, "99600", "--deliver", "--json", *WITH_SECRET, *LINK) == 0
+    most = ("--send-max", "100100")
+    assert run("pay", DESTINATION, "99600", "--deliver", *most, "--json", *WITH_SECRET, *LINK) == 0
     report = json.loads(capsys.readouterr().out)
     assert (report["sent"], report["delivered"]) == ("100001", "99600")
+
+
+@pytest.mark.parametrize("limit", [("--send-max", "100099"), ("--min-rate", "0.9961")])
+def test_a_delivery_above_its_limit_is_not_begun(
+    capsys: pytest.CaptureFixture[str], limit: tuple[str, str]
+) -> None:
+    assert run("pay", DESTINATION, "99700", "--deliver", *limit, "--json", *WITH_SECRET, *LINK) == 1
+    assert json.loads(capsys.readouterr().out)["sent"] == "0"
+
+
+def test_the_help_says_the_least_rate_between_equal_assets() -> None:
+    assert f"at a measured rate below {float(SAME_ASSET_RATE_MIN)} when" in (pay.__doc__ or "")
+
+
+def test_an_asset_code_that_is_markup_does_not_lose_the_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = StreamServer(bytes(range(32)), "test.node.alice", "[/foo]\x1b[2J", 6)
+    monkeypatch.setattr(sys.modules[__name__], "SERVER", hostile)
+    assert run("pay", DESTINATION, "1000", *WITH_SECRET, *LINK) == 0
+    assert "  delivered  0.000996 [/foo]�[2J (996 units)\n" in capsys.readouterr().out
+    assert run("pay", DESTINATION, "1000", "--json", *WITH_SECRET, *LINK) == 0
+    printed = capsys.readouterr().out
+    assert printed.removesuffix("\n").isprintable()
+    assert json.loads(printed)["destination_asset"] == {"code": "[/foo]�[2J", "scale": 6}
+
+
+def test_the_shared_secret_need_not_be_an_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "secret"
+    path.write_text(f"{WITH_SECRET[1]} \nnot this\n")
+    assert run("pay", DESTINATION, "1000", "--secret-file", str(path), "--json", *LINK) == 0
+    monkeypatch.setenv("CONNECTOR_SECRET", WITH_SECRET[1])
+    assert run("pay", DESTINATION, "1000", "--json", *LINK) == 0
+    with pytest.raises(PaymentError, match=r"^--secret-file .*missing: No such file"):
+        run("pay", DESTINATION, "1000", "--secret-file", str(tmp_path / "missing"), *LINK)
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (("pay", DESTINATION, "5"), "--secret has to come with it"),
-        (("pay", "https://a.example", "5", *WITH_SECRET), "--secret goes with an ILP address"),
+        (("pay", DESTINATION, "5"), "--secret-file has to come with it"),
+        (("pay", "https://a.example", "5", *WITH_SECRET), "a shared secret goes with an ILP address"),
+        (("pay", DESTINATION, "5", "--deliver", *WITH_SECRET), "add --send-max UNITS or --min-rate"),
+        (("pay", DESTINATION, "5", "--send-max", "9", *WITH_SECRET), "--send-max goes with --deliver"),
+        (("pay", DESTINATION, "5", "--deliver", "--send-max", "0"), "--send-max: 0 is not between 1 and"),
         (("pay", "alice", "5"), "neither a payment pointer"),
         (("pay", DESTINATION, "0", *WITH_SECRET), "AMOUNT: 0 is not between 1 and"),
         (("pay", DESTINATION, "5", "--min-rate", "x", *WITH_SECRET), "--min-rate: 'x' is no number"),

@@ -1,13 +1,15 @@
 """Asking where to pay: pointers become URLs, and only a proper answer is believed."""
 
 from base64 import b64encode
+from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+import trio
 from starlette.applications import Starlette
 
 from connector.errors import PaymentError, Unavailable
-from connector.limits import SPSP_BODY_MAX_BYTES
+from connector.limits import SPSP_BODY_MAX_BYTES, SPSP_TIMEOUT_S
 from connector.receiver.spsp import routes
 from connector.receiver.stream_server import StreamServer
 from connector.sender.spsp_client import query, read_secret, url_of
@@ -43,6 +45,21 @@ def test_what_is_neither_pointer_nor_url_is_refused(receiver: str) -> None:
         url_of(receiver)
 
 
+@pytest.mark.parametrize(
+    "receiver",
+    ["http://[::1", "$[::1", "https://[::1]x/", "$host:port", "http://a\x01b/", "$é\u0301.-"],
+)
+def test_what_looks_like_a_url_and_is_none_is_refused(receiver: str) -> None:
+    with pytest.raises(PaymentError, match="is no URL: "):
+        url_of(receiver)
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "a..b"])
+async def test_a_host_that_no_name_server_could_know_is_refused(host: str) -> None:
+    with pytest.raises(PaymentError, match=r"^https://a.* is no URL: "):
+        await query(f"${host}")
+
+
 async def test_our_own_endpoint_is_understood() -> None:
     server = StreamServer(SECRET, "test.node.alice", "USD", 6)
     app = Starlette(routes=routes({"alice": server}))
@@ -68,6 +85,7 @@ async def test_our_own_endpoint_is_understood() -> None:
             httpx.Response(302, headers={"location": "https://b.example/"}),
             "moved to https://b.example/: pay that",
         ),
+        (httpx.Response(302, headers=[(b"location", b"\x9b2J")]), "moved to �2J: pay that"),
         (httpx.Response(404, json={"message": "no\x1b[2Jbody"}), "answered 404: no�\\[2Jbody"),
     ],
 )
@@ -82,6 +100,22 @@ async def test_a_host_that_cannot_be_reached_is_unavailable() -> None:
 
     with pytest.raises(Unavailable, match="cannot be asked: no route"):
         await query("$node.example", httpx.AsyncClient(transport=httpx.MockTransport(fail)))
+
+
+class Drip(httpx.AsyncByteStream):
+    """A body of which one byte comes every 5 s."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            await trio.sleep(5)
+            yield b" "
+
+
+async def test_an_answer_that_only_drips_has_the_time_of_one_answer(autojump_clock: object) -> None:
+    started = trio.current_time()
+    with pytest.raises(Unavailable, match=r"^https://node.example/alice did not answer within 10 s$"):
+        await query("$node.example/alice", answering(httpx.Response(200, stream=Drip())))
+    assert trio.current_time() - started == SPSP_TIMEOUT_S
 
 
 def test_a_secret_is_read_in_either_base64_alphabet_padded_or_not() -> None:

@@ -1,131 +1,20 @@
-"""A payment sends what it was told, at no worse than its rate, over paths that lose, limit and lie."""
+"""A payment sends what it was told, over paths that lose, limit and lie."""
 
-import random
 from collections.abc import Callable
 from fractions import Fraction
 
 import msgspec
 import pytest
 import trio
-import trio.testing
 
 from connector.errors import PaymentError, Unavailable
 from connector.limits import STREAM_SENDER_IN_FLIGHT_MAX, U64_MAX
 from connector.protocol import ildcp, ilp, stream
-from connector.protocol.stream_crypto import IV_BYTES, Keys
-from connector.receiver.stream_server import NONCE_BYTES, StreamServer
+from connector.protocol.stream_crypto import Keys
 from connector.sender.controller import Terms
-from connector.sender.report import Asset, Report
-from connector.sender.stream_client import Progress, Receiver, pay
-
-SERVER = StreamServer(bytes(range(32)), "test.node.alice", "USD", 6)
-RECEIVER = Receiver(*SERVER.generate_credentials(bytes(NONCE_BYTES)))
-
-
-class Network:
-    """An uplink whose other end is SERVER, behind one connector with every fault at hand.
-
-    `taken` is what the connector has fulfilled upstream, so what the sender has
-    truly spent; `received` what the receiver has been paid.
-    """
-
-    def __init__(
-        self,
-        *,
-        rate: Fraction = Fraction(1),
-        largest: int = U64_MAX,
-        liquidity: int = U64_MAX,
-        window: int = 10_000,
-        loss: float = 0.0,
-        latency_s: float = 0.05,
-        seed: int = 0,
-    ) -> None:
-        self.rate = rate
-        self.largest = largest
-        self.liquidity = liquidity
-        self.window = window
-        self.loss = loss
-        self.latency_s = latency_s
-        self.random = random.Random(seed)
-        self.taken = 0
-        self.received = 0
-        self.in_flight = 0
-        self.most_in_flight = 0
-        self.value_in_flight = 0
-        self.amounts: list[int] = []
-        self.asset = ildcp.ChildConfig("test.node.me", 6, "USD")
-        self.interfere: Callable[[ilp.Prepare], ilp.Packet | None] = lambda prepare: None
-        self.receive: Callable[[ilp.Prepare], ilp.Fulfill | ilp.Reject] = self._receive
-
-    async def send(self, packet: bytes, *, timeout_s: float) -> bytes:
-        prepare = ilp.decode_prepare(packet)
-        if prepare.destination == ildcp.DESTINATION:
-            return ilp.encode_fulfill(ildcp.reply(self.asset))
-        self.in_flight += 1
-        self.value_in_flight += prepare.amount
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        try:
-            reply = await self._forward(prepare)
-        finally:
-            self.in_flight -= 1
-            self.value_in_flight -= prepare.amount
-        if isinstance(reply, ilp.Fulfill):
-            self.taken += prepare.amount
-            return ilp.encode_fulfill(reply)
-        assert isinstance(reply, ilp.Reject)
-        return ilp.encode_reject(reply)
-
-    async def _forward(self, prepare: ilp.Prepare) -> ilp.Packet:
-        interfered = self.interfere(prepare)
-        if interfered is not None:
-            await trio.sleep(self.latency_s)
-            return interfered
-        if prepare.amount > self.largest:
-            sizes = prepare.amount.to_bytes(8, "big") + self.largest.to_bytes(8, "big")
-            return ilp.Reject("F08", "test.node", "too large", sizes)
-        if self.value_in_flight > self.liquidity or self.in_flight > self.window:
-            code = "T04" if self.value_in_flight > self.liquidity else "T02"
-            await trio.sleep(self.latency_s)
-            return ilp.Reject(code, "test.node", "full", b"")
-        await trio.sleep(self.latency_s * (0.5 + self.random.random()))
-        if self.random.random() < self.loss:
-            return await self._expire()
-        self.amounts.append(prepare.amount)
-        arrived = prepare.amount * self.rate // 1
-        reply = self.receive(msgspec.structs.replace(prepare, amount=arrived))
-        await trio.sleep(self.latency_s / 2)
-        if isinstance(reply, ilp.Fulfill):
-            self.received += arrived
-        return reply
-
-    async def _expire(self) -> ilp.Packet:
-        await trio.sleep(30)
-        return ilp.Reject("R00", "test.node", "no answer in time", b"")
-
-    def _receive(self, prepare: ilp.Prepare) -> ilp.Fulfill | ilp.Reject:
-        return SERVER.handle(prepare, self.random.randbytes(IV_BYTES))
-
-
-async def send(
-    network: Network,
-    amount: int,
-    *,
-    timeout_s: float = 600,
-    fixed_delivery: bool = False,
-    minimum_rate: Fraction | None = None,
-) -> Report:
-    randomness = random.Random(7)
-    report = await pay(
-        network,
-        RECEIVER,
-        Terms(amount=amount, fixed_delivery=fixed_delivery, minimum_rate=minimum_rate),
-        timeout_s=timeout_s,
-        wall_ms=lambda: 1_700_000_000_000 + round(trio.current_time() * 1000),
-        entropy=randomness.randbytes,
-    )
-    assert network.in_flight == 0
-    assert network.most_in_flight <= STREAM_SENDER_IN_FLIGHT_MAX
-    return report
+from connector.sender.report import Asset
+from connector.sender.stream_client import Progress, pay
+from tests.unit.stream_helpers import RECEIVER, SERVER, Network, send
 
 
 async def test_a_payment_over_a_good_path_is_one_packet_after_one_test(autojump_clock: object) -> None:
@@ -194,41 +83,6 @@ async def test_a_lossy_path_delivers_everything_and_the_report_is_exact(
     assert (report.sent, report.delivered) == (network.taken, network.received)
     assert report.sent == 1_000_003
     assert report.in_doubt == 0
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("rate", [Fraction(1, 3), Fraction(997, 1000), Fraction(7), Fraction(10**6)])
-async def test_a_fixed_delivery_delivers_the_amount_and_hardly_more(
-    autojump_clock: object, rate: Fraction, seed: int
-) -> None:
-    network = Network(rate=rate, largest=70_000, loss=0.05, seed=seed)
-    report = await send(network, 123_457, fixed_delivery=True)
-    assert report.complete, report.reason
-    assert (report.sent, report.delivered) == (network.taken, network.received)
-    assert 123_457 <= report.delivered < 123_457 + max(rate, Fraction(1)) * (report.packets_fulfilled + 1)
-
-
-async def test_nothing_is_sent_when_the_rate_is_below_the_minimum(autojump_clock: object) -> None:
-    network = Network(rate=Fraction(98, 100))
-    report = await send(network, 1_000, minimum_rate=Fraction(99, 100))
-    assert not report.complete
-    assert report.reason == "the rate is 0.98, below the minimum of 0.99"
-    assert network.taken == 0
-
-
-async def test_a_rate_that_falls_on_the_way_stops_the_payment_at_its_minimum(autojump_clock: object) -> None:
-    network = Network(largest=100)
-
-    def fall(prepare: ilp.Prepare) -> None:
-        if network.taken >= 2_000:
-            network.rate = Fraction(90, 100)
-
-    network.interfere = fall
-    report = await send(network, 10_000)
-    assert not report.complete
-    assert report.reason == "the rate is below the minimum: 90 arrived of 100, at least 99 was asked for"
-    assert report.sent == report.delivered == network.taken == network.received
-    assert 2_000 <= report.sent < 10_000
 
 
 @pytest.mark.parametrize("code", ["F00", "F02", "R02", "F06"])
@@ -399,70 +253,6 @@ async def test_an_interrupted_payment_still_gets_its_replies_and_reports(autojum
     )
     assert (report.complete, report.reason, report.in_doubt) == (False, "interrupted", 0)
     assert 500 <= report.sent == report.delivered == network.taken < 3_000
-
-
-def four_hops(amount: int) -> int:
-    """What arrives after four connectors that keep a thousandth each, rounded up."""
-    for _ in range(4):
-        amount -= -(-amount // 1000)
-    return max(amount, 0)
-
-
-class Rounding(Network):
-    """Four connectors; what is worth nothing at one of them is R01."""
-
-    async def _forward(self, prepare: ilp.Prepare) -> ilp.Packet:
-        arrives = four_hops(prepare.amount)
-        if prepare.amount and not arrives:
-            return ilp.Reject("R01", "test.node", "worth nothing at the next hop", b"")
-        self.rate = Fraction(arrives, prepare.amount or 1)
-        self.latency_s = 0
-        return await super()._forward(prepare)
-
-
-@pytest.mark.parametrize("amount", [99, 1_000, 5_000, 123_456])
-async def test_a_fixed_delivery_is_completed_whatever_rounding_keeps(
-    autojump_clock: object, amount: int
-) -> None:
-    network = Rounding(largest=1_000)
-    report = await send(network, amount, fixed_delivery=True)
-    assert report.complete, report.reason
-    assert amount <= report.delivered <= amount + 16
-    assert report.delivered == network.received
-    assert report.effective_rate is not None
-    assert report.minimum_rate is not None
-    assert report.effective_rate >= report.minimum_rate
-
-
-@pytest.mark.parametrize("amount", [1, 7])
-async def test_a_delivery_so_small_that_rounding_takes_most_of_it_is_not_paid_dearly(
-    autojump_clock: object, amount: int
-) -> None:
-    network = Rounding()
-    report = await send(network, amount, fixed_delivery=True)
-    assert not report.complete
-    assert report.reason is not None
-    assert report.reason.startswith("the rate is below the minimum")
-    assert report.sent == network.taken == 0
-
-
-async def test_credit_that_is_used_up_is_the_reason_and_not_the_small_packets_it_leads_to(
-    autojump_clock: object,
-) -> None:
-    network = Rounding()
-
-    def exhaust(prepare: ilp.Prepare) -> ilp.Packet | None:
-        if network.taken + network.value_in_flight <= 700_000:
-            return None
-        return ilp.Reject("T04", "test.node", "the credit limit is reached", b"")
-
-    network.interfere = exhaust
-    report = await send(network, 1_000_000)
-    assert not report.complete
-    assert report.reason == (
-        "gave up after 24 setbacks in a row; the last: T04 from test.node: the credit limit is reached"
-    )
-    assert 690_000 < report.sent == network.taken <= 700_000
 
 
 async def test_progress_is_told_after_every_reply(autojump_clock: object) -> None:
