@@ -105,6 +105,9 @@ STREAM_BACKOFF_MAX_MS: Final = 1_000
 #: Flights in a row without a fulfilled packet, about 20 s of backoff, until a payment gives up.
 STREAM_SETBACKS_MAX: Final = 24
 STREAM_TEST_PACKETS_MAX: Final = 32
+#: Characters of what others say that are shown: an asset's code, a reason.
+STREAM_ASSET_CODE_SHOWN_MAX: Final = 32
+REASON_SHOWN_MAX: Final = 500
 #: What rounding at the connectors between may cost a packet too small for its fair minimum.
 STREAM_ROUNDING_MAX: Final = 16
 #: Flights in a row that arrived below the minimum, until the rate counts as fallen.

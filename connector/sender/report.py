@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
+from connector.limits import REASON_SHOWN_MAX, STREAM_ASSET_CODE_SHOWN_MAX
+
 _RATE_DIGITS = 9
-_WORDS_MAX = 500
-_ASSET_CODE_MAX = 32
 
 
 class Asset(msgspec.Struct, frozen=True):
@@ -79,7 +79,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def printable(text: str, most: int = _WORDS_MAX) -> str:
+def printable(text: str, most: int = REASON_SHOWN_MAX) -> str:
     """Words of other nodes, without what could steer a terminal, and not more than `most` characters."""
     shown = "".join(character if character.isprintable() else "�" for character in text[:most])
     return shown + ("…" if len(text) > most else "")
@@ -87,7 +87,7 @@ def printable(text: str, most: int = _WORDS_MAX) -> str:
 
 def asset_from_wire(code: str, scale: int) -> Asset:
     """The asset that another node names, its code made printable and short."""
-    return Asset(printable(code, _ASSET_CODE_MAX), scale)
+    return Asset(printable(code, STREAM_ASSET_CODE_SHOWN_MAX), scale)
 
 
 def format_rate(rate: Fraction | None) -> str | None:
