@@ -93,7 +93,7 @@ MINUTE_CACHE_MAX: Final = 1_024
 # --- STREAM (RFC 29): receiving ---
 
 STREAM_FRAMES_MAX: Final = 256
-#: Connections whose keys are remembered: about 1 KB each, 10 µs to derive again.
+#: Connections whose keys are remembered between packets.
 STREAM_CONNECTIONS_CACHED_MAX: Final = 4_096
 
 # --- STREAM: sending, and probes ---

@@ -331,8 +331,10 @@ async def open_transport(url: str, ssl_context: ssl.SSLContext | None) -> trio.a
         raise Unavailable(f"cannot connect to {host}:{port}: no answer") from None
     if not secure:
         return stream
-    context = ssl_context or ssl.create_default_context()
-    return await tls_handshake(trio.SSLStream(stream, context, server_hostname=host, https_compatible=True))
+    assert ssl_context is not None, "a wss:// URL comes with what to trust"
+    return await tls_handshake(
+        trio.SSLStream(stream, ssl_context, server_hostname=host, https_compatible=True)
+    )
 
 
 async def tls_handshake(stream: "trio.SSLStream[trio.SocketStream]") -> trio.abc.Stream:

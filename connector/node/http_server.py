@@ -77,8 +77,7 @@ class HttpServer:
         try:
             transport = _Transport(stream)
             await TCPServer(self._app, self._config, self._context, {}, transport)  # type: ignore[arg-type]
-        except* Exception as errors:  # noqa: BLE001
-            # What a client sends can make Hypercorn's parsers raise errors of many kinds.
+        except* Exception as errors:  # noqa: BLE001 - Hypercorn's parsers raise errors of many kinds
             logger.debug("closed an HTTP connection: {!r}", errors.exceptions[0])
         finally:
             self._open.discard(stream)

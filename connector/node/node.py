@@ -25,7 +25,6 @@ from connector.core.instant import Instant
 from connector.core.limiter import TokenBucket
 from connector.core.policy import Policy
 from connector.core.rates import Rates
-from connector.errors import ConfigError, ConfigProblem
 from connector.limits import PACKETS_PER_S_MAX
 from connector.links.dialer import DialPlan, OpenTransport, keep_dialled
 from connector.links.link import Link, open_transport
@@ -36,6 +35,7 @@ from connector.node.http_server import HttpServer
 from connector.node.pipeline import Pipeline
 from connector.node.supervisor import supervise
 from connector.protocol.address import child
+from connector.protocol.btp import split_url
 from connector.receiver import spsp
 from connector.receiver.stream_server import StreamServer
 
@@ -70,7 +70,7 @@ class Node:
         self.listener = Listener(self.registry, self.pipeline, _server_tls(config))
         self._btp: list[trio.SocketListener] = []
         self._web: list[trio.SocketListener] = []
-        self._trust = {peer.name: _client_tls(config, peer) for peer in config.peers}
+        self._trust = {peer.name: _client_tls(peer) for peer in config.peers}
         #: The ports that were bound.
         self.btp_port: int | None = None
         self.http_port: int | None = None
@@ -236,24 +236,20 @@ def _policy(config: NodeConfig) -> Policy:
     )
 
 
+# What the files hold was checked when the configuration was loaded.
+
+
 def _server_tls(config: NodeConfig) -> ssl.SSLContext | None:
+    """How peers' TLS connections are met; None when they dial `ws://`."""
     if config.btp.tls_cert_file is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    try:
-        context.load_cert_chain(config.btp.tls_cert_file, config.btp.tls_key_file)
-    except OSError as error:
-        reason = f"certificate and key cannot be used: {error}"
-        raise ConfigError([ConfigProblem(config.node.name, "btp.tls_cert_file", reason)]) from None
+    context.load_cert_chain(config.btp.tls_cert_file, config.btp.tls_key_file)
     return context
 
 
-def _client_tls(config: NodeConfig, peer: Peer) -> ssl.SSLContext | None:
-    """What to trust when we dial `peer`; None for the system's certificates."""
-    if peer.ca_file is None:
+def _client_tls(peer: Peer) -> ssl.SSLContext | None:
+    """What to trust when we dial `peer`; made once, since it takes tens of milliseconds."""
+    if peer.url is None or not split_url(peer.url)[3]:
         return None
-    try:
-        return ssl.create_default_context(cafile=peer.ca_file)
-    except OSError as error:
-        reason = f"certificates cannot be used: {error}"
-        raise ConfigError([ConfigProblem(config.node.name, f"peers.{peer.name}.ca_file", reason)]) from None
+    return ssl.create_default_context(cafile=peer.ca_file)
