@@ -90,6 +90,18 @@ ADDRESS_CACHE_MAX: Final = 8_192
 #: Timestamps by minute remembered by the codec; a minute is one entry.
 MINUTE_CACHE_MAX: Final = 1_024
 
+# --- Books ---
+
+#: What the journal holds and the ledger does not yet: beyond any of these, new Prepares are refused.
+UNPOSTED_ENTRIES_MAX: Final = 10_000_000
+UNPOSTED_AGE_MAX_S: Final = 86_400
+UNPOSTED_MAX_BYTES: Final = 4 << 30
+#: TigerBeetle: a cluster has at most six replicas; its id is a 128-bit integer.
+LEDGER_REPLICAS_MAX: Final = 6
+U128_MAX: Final = 2**128 - 1
+#: Credit terms are by asset: more assets than a node deals in.
+CREDIT_ASSETS_MAX: Final = 1_024
+
 # --- STREAM (RFC 29): receiving ---
 
 STREAM_FRAMES_MAX: Final = 256
