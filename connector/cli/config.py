@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from connector.config import load_file, load_files
+from connector.config.credit import with_terms
 from connector.config.schema import hide_secret, json_schema
 
 app = App(name="config", help="Check, show and describe configuration files.")
@@ -47,7 +48,7 @@ def show(config: Path, json: Annotated[bool, Parameter(negative="")] = False) ->
     json
         Print plain JSON (else it is indented and coloured).
     """
-    text = msgspec.json.encode(load_file(config), enc_hook=hide_secret).decode()
+    text = msgspec.json.encode(with_terms(load_file(config)), enc_hook=hide_secret).decode()
     if json:
         print(text)
     else:

@@ -1,25 +1,40 @@
 """What types cannot say of a configuration: names that must exist, or must not clash."""
 
 import os
+import re
 import ssl
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from ipaddress import IPv6Address
+from pathlib import Path
 
-from connector.config.schema import Btp, LocalAccount, NodeConfig, Peer
+from connector.config.credit import default_limit
+from connector.config.schema import Btp, Ledger, LocalAccount, NodeConfig, Peer
 from connector.core.rates import Asset
-from connector.limits import ASSET_CODE_MAX_BYTES, BTP_CREDENTIAL_MAX_BYTES, ILP_ADDRESS_MAX_BYTES, U64_MAX
+from connector.limits import (
+    ASSET_CODE_MAX_BYTES,
+    BTP_CREDENTIAL_MAX_BYTES,
+    ILP_ADDRESS_MAX_BYTES,
+    LEDGER_REPLICAS_MAX,
+    U64_MAX,
+    U128_MAX,
+)
 from connector.protocol.address import covers, is_address, is_prefix, is_segment, scheme
 from connector.protocol.btp import split_url
 
 Problem = tuple[str, str]
 #: What a node's HTTP port answers itself; an account's payment page is at `/NAME`.
 _HTTP_PATHS = frozenset({"api", "healthz", "metrics", "readyz"})
+#: Digits are bounded: int() takes long for many.
+_CLUSTER_ID = re.compile(r"[0-9]{1,39}|0x[0-9a-fA-F]{1,32}")
+_REPLICA = re.compile(r"(?:(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):)?([0-9]{1,5})")
 
 
 def problems(config: NodeConfig) -> Iterator[Problem]:
     """Every (key, reason) that keeps the configuration from being used."""
     yield from _node(config)
+    yield from _books(config)
     for index, peer in enumerate(config.peers):
         for key, reason in _peer(config, peer):
             yield f"peers[{index}].{key}", reason
@@ -55,6 +70,38 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
+def parse_cluster_id(text: str) -> int:
+    """A TigerBeetle cluster's id, 0 to 2^128 - 1, of decimal or 0x… digits. Raises ValueError."""
+    cluster_id = int(text, 0 if text.startswith("0x") else 10) if _CLUSTER_ID.fullmatch(text) else -1
+    if not 0 <= cluster_id <= U128_MAX:
+        raise ValueError("a number of 128 bits is expected, for instance 0 or 0x1f")
+    return cluster_id
+
+
+def parse_replicas(text: str) -> list[tuple[str, int]]:
+    """(host, port) of each replica, in order, as TigerBeetle writes them. Raises ValueError.
+
+    Between commas stand `HOST:PORT`, `[IPv6]:PORT`, or a `PORT` of this machine.
+    """
+    parts = text.split(",")
+    if len(parts) > LEDGER_REPLICAS_MAX:
+        raise ValueError(f"at most {LEDGER_REPLICAS_MAX} replicas, not {len(parts)}")
+    return [_replica(part.strip()) for part in parts]
+
+
+def _replica(text: str) -> tuple[str, int]:
+    match = _REPLICA.fullmatch(text)
+    host, port = (match[1] or "127.0.0.1", int(match[2])) if match else ("", 0)
+    if host.startswith("["):
+        try:
+            host = str(IPv6Address(host[1:-1]))
+        except ValueError:
+            host = ""
+    if not host or not 1 <= port <= 65_535:
+        raise ValueError(f"HOST:PORT is expected, for instance 127.0.0.1:3001, not {text!r}")
+    return host, port
+
+
 def _node(config: NodeConfig) -> Iterator[Problem]:
     if not is_segment(config.node.name):
         yield "node.name", f"{config.node.name!r}: letters, digits, '_', '~' and '-' are allowed"
@@ -72,6 +119,9 @@ def _node(config: NodeConfig) -> Iterator[Problem]:
     if "http.listen" in places and places["http.listen"] == places.get("btp.listen"):
         yield "http.listen", f"{config.http.listen!r} is btp.listen too"
     yield from _tls(config.btp)
+    state_dir = config.node.state_dir
+    if state_dir is not None and Path(state_dir).exists() and not Path(state_dir).is_dir():
+        yield "node.state_dir", f"{state_dir} is not a directory"
     secret = config.receiver.secret
     if secret is not None and len(secret.reveal()) < 16:
         yield "receiver.secret", "at least 16 characters are needed"
@@ -88,6 +138,32 @@ def listens(config: NodeConfig) -> Iterator[tuple[str, tuple[str, int]]]:
             continue
         if place[1]:
             yield key, place
+
+
+def _books(config: NodeConfig) -> Iterator[Problem]:
+    yield from _ledger(config.ledger)
+    if config.journal.sync == "off" and config.ledger.replicas is not None:
+        reason = "without a journal (journal.sync is off) nothing is posted: leave out replicas"
+        yield "ledger.replicas", f"{reason}, and the variable TIGERBEETLE_REPLICAS"
+    for index, credit in enumerate(config.credit):
+        for key, reason in _asset(credit.asset):
+            yield f"credit[{index}].{key}", reason
+    yield from _twice("credit: the asset", (str(credit.asset) for credit in config.credit))
+
+
+def _ledger(ledger: Ledger) -> Iterator[Problem]:
+    if ledger.cluster_id is not None:
+        try:
+            parse_cluster_id(ledger.cluster_id)
+        except ValueError as error:
+            yield "ledger.cluster_id", f"{ledger.cluster_id!r}: {error}"
+        if ledger.replicas is None:
+            yield "ledger.cluster_id", "a cluster is reached through its replicas: give them too"
+    if ledger.replicas is not None:
+        try:
+            parse_replicas(ledger.replicas)
+        except ValueError as error:
+            yield "ledger.replicas", str(error)
 
 
 def _tls(btp: Btp) -> Iterator[Problem]:
@@ -141,6 +217,9 @@ def _peer(config: NodeConfig, peer: Peer) -> Iterator[Problem]:
     if len(peer.username.encode()) > BTP_CREDENTIAL_MAX_BYTES:
         yield "username", f"at most {BTP_CREDENTIAL_MAX_BYTES} bytes"
     yield from _asset(peer.asset)
+    if peer.credit_limit is None and default_limit(config, peer.asset) is None:
+        reason = f"credit_limit is needed, or default_limit in a table [[credit]] for {peer.asset}"
+        yield "credit_limit", reason
     if peer.relation == "child":
         if peer.address is None:
             yield from _fits(config, peer)

@@ -10,6 +10,7 @@ import msgspec
 
 from connector.config.check import listens, problems
 from connector.config.schema import NodeConfig, Secret
+from connector.config.surroundings import complete
 from connector.errors import ConfigError, ConfigProblem
 from connector.limits import CONFIG_FILE_MAX_BYTES, SECRET_FILE_MAX_BYTES
 
@@ -26,6 +27,8 @@ def load_file(path: Path, environment: Mapping[str, str] = os.environ) -> NodeCo
     """Read, complete and check the configuration of one node. Raises ConfigError."""
     document = _Document(path, environment)
     tree = document.complete(_parse(path), "")
+    found = complete(tree, path.resolve().parent, environment)
+    document.problems += [ConfigProblem(path, key, reason) for key, reason in found]
     document.problems += _prices(path, tree)
     if document.problems:
         raise ConfigError(document.problems)
@@ -35,9 +38,9 @@ def load_file(path: Path, environment: Mapping[str, str] = os.environ) -> NodeCo
         match = _VALIDATION_ERROR.fullmatch(str(error))
         assert match is not None
         raise ConfigError([ConfigProblem(path, match[2] or "", match[1])]) from None
-    found = [ConfigProblem(path, key, reason) for key, reason in problems(config)]
-    if found:
-        raise ConfigError(found)
+    wrong = [ConfigProblem(path, key, reason) for key, reason in problems(config)]
+    if wrong:
+        raise ConfigError(wrong)
     return config
 
 
@@ -68,10 +71,12 @@ def _clashes(loaded: dict[Path, NodeConfig]) -> Iterator[ConfigProblem]:
         texts = {
             "node.name": config.node.name,
             "node.address": config.node.address,
+            "node.state_dir": config.node.state_dir,
             "btp.listen": config.btp.listen,
             "http.listen": config.http.listen,
         }
-        unique: list[tuple[str, object]] = [(key, (key, texts[key])) for key in ("node.name", "node.address")]
+        names = ("node.name", "node.address", "node.state_dir")
+        unique: list[tuple[str, object]] = [(key, (key, texts[key])) for key in names]
         # One port is one port, whatever it is for.
         for key, value in (*unique, *listens(config)):
             other, other_key = holders.setdefault(value, (path, key))

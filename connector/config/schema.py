@@ -2,7 +2,7 @@
 
 Amounts are in the asset's smallest unit. Every string may hold `${NAME}` or
 `${NAME:-default}`, taken from the environment; a secret may also come from the
-file that `…_file` names (relative to the configuration file).
+file that `…_file` names (paths are relative to the configuration file).
 """
 
 from typing import Annotated, Literal
@@ -48,6 +48,9 @@ class Node(Section, frozen=True):
     address: str
     #: How long a stop waits for packets in flight.
     drain_timeout_s: Seconds = bounds.DRAIN_TIMEOUT_S
+    #: Holds the journal and the embedded ledger; no other node may use it. Relative to this file.
+    #: Without it: `$XDG_STATE_HOME/connector/NAME` (~/.local/state/connector/NAME). Absolute once loaded.
+    state_dir: str | None = None
 
 
 class Btp(Section, frozen=True):
@@ -94,6 +97,44 @@ class Receiver(Section, frozen=True):
     secret_file: str | None = None
 
 
+class Journal(Section, frozen=True):
+    """What is written down before frames leave."""
+
+    #: `always`: each batch is on disk before its frames leave. `interval`: survives a killed process, but
+    #: up to a second may be lost with the power. `off`: no journal and no ledger, balances end with the
+    #: process; for measuring and tests, never with money.
+    sync: Literal["always", "interval", "off"] = "always"
+
+
+class Ledger(Section, frozen=True):
+    """Where the journal is posted: TigerBeetle when `replicas` is given, else the embedded ledger."""
+
+    #: 128 bits, decimal or `0x…`; 0 when only `replicas` is given. Without it: TIGERBEETLE_CLUSTER_ID.
+    cluster_id: str | None = None
+    #: `HOST:PORT`, `[IPv6]:PORT` or `PORT` (of this machine), at most six, commas between them.
+    #: Without it: TIGERBEETLE_REPLICAS.
+    replicas: str | None = None
+    #: Whether an empty ledger is filled from the journal by itself (`always`), or after an operator says so.
+    open_empty: Literal["confirm", "always"] = "confirm"
+    #: How far the ledger may be behind the journal, in entries, in time since the oldest of them, and in
+    #: bytes; beyond any, new Prepares are refused.
+    unposted_max: Count = bounds.UNPOSTED_ENTRIES_MAX
+    unposted_age_max_s: Count = bounds.UNPOSTED_AGE_MAX_S
+    unposted_max_bytes: Count = bounds.UNPOSTED_MAX_BYTES
+
+
+class Credit(Section, frozen=True):
+    """Terms for all peers in one asset."""
+
+    asset: Asset
+    #: The credit limit of peers that have none of their own.
+    default_limit: Amount | None = None
+    #: No peer's credit limit counts for more than this: an emergency brake.
+    ceiling: Amount | None = None
+    #: The settlement threshold of peers that have none of their own.
+    settle_threshold: Count | None = None
+
+
 class Log(Section, frozen=True):
     """What is logged, and how."""
 
@@ -109,8 +150,10 @@ class Peer(Section, frozen=True):
     #: `child`: we give it an address below ours; `parent`: also the default route, if there is no other.
     relation: Literal["parent", "peer", "child"]
     asset: Asset
-    #: How far the peer's debt to us may grow, packets in flight counted.
-    credit_limit: Annotated[int, Meta(ge=0)]
+    #: How far the peer's debt to us may grow, packets in flight counted. Without it: its asset's default.
+    credit_limit: Amount | None = None
+    #: When we owe the peer this much, we pay. Without it: its asset's; without that, never.
+    settle_threshold: Count | None = None
     #: What both sides of the link know; unique among peers.
     token: Secret | None = None
     token_file: str | None = None
@@ -150,9 +193,13 @@ class NodeConfig(Section, frozen=True):
     fees: Fees = Fees()
     limits: Limits = Limits()
     receiver: Receiver = Receiver()
+    journal: Journal = Journal()
+    ledger: Ledger = Ledger()
     log: Log = Log()
     #: The price of one whole unit of each asset code, in any common reference: exact decimals.
     prices: dict[str, str] = {}
+    #: At most one table for each asset.
+    credit: Annotated[tuple[Credit, ...], Meta(max_length=bounds.CREDIT_ASSETS_MAX)] = ()
     peers: Annotated[tuple[Peer, ...], Meta(max_length=bounds.PEERS_MAX)] = ()
     routes: Annotated[tuple[Route, ...], Meta(max_length=bounds.ROUTES_MAX)] = ()
     accounts: Annotated[tuple[LocalAccount, ...], Meta(max_length=bounds.ACCOUNTS_MAX)] = ()

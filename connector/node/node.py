@@ -16,6 +16,7 @@ import trio
 from loguru import logger
 
 from connector.config.check import parse_listen, parse_price
+from connector.config.credit import terms
 from connector.config.schema import LocalAccount, NodeConfig, Peer
 from connector.core.book import Book
 from connector.core.forwarding import Forwarder
@@ -97,7 +98,7 @@ class Node:
 
     def _add_peer(self, peer: Peer) -> Hop:
         address = peer.address or child(self.address, peer.name)
-        account = self.book.open("peer", peer.name, peer.asset, peer.credit_limit)
+        account = self.book.open("peer", peer.name, peer.asset, terms(self.config, peer).credit_limit)
         rate = peer.max_packets_per_s or PACKETS_PER_S_MAX
         limiter = TokenBucket(rate, rate)
         hop = Hop(peer.name, Relation(peer.relation), address, account, limiter, peer.max_packet_amount)

@@ -151,7 +151,7 @@ def test_a_variable_may_be_a_number(tmp_path: Path) -> None:
     assert load(tmp_path, text).peers[0].credit_limit == 12
     assert load(tmp_path, text, {"LIMIT": "7"}).peers[0].credit_limit == 7
     assert problems(tmp_path, text, {"LIMIT": "x"}) == [
-        ("peers[0].credit_limit", "Expected `int`, got `str`")
+        ("peers[0].credit_limit", "Expected `int | null`, got `str`")
     ]
 
 
