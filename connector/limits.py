@@ -146,6 +146,22 @@ HTTP_CONNECTIONS_MAX: Final = 256
 #: A client that is slower is disconnected.
 HTTP_TIMEOUT_S: Final = 10
 
+# --- Ledger ---
+
+#: Events, ids or rows of one request: TigerBeetle's, with messages of 1 MiB.
+LEDGER_BATCH_MAX: Final = 8_189
+#: After it a request counts as unknown, and its session is over.
+LEDGER_REQUEST_TIMEOUT_S: Final = 10.0
+#: Closing a session takes up to 0.4 s; what takes longer is left to its thread.
+LEDGER_CLOSE_TIMEOUT_S: Final = 2.0
+#: TigerBeetle: replicas of one cluster.
+LEDGER_REPLICAS_MAX: Final = 6
+#: Lines of TigerBeetle's client, per level: so many at once, then one each interval.
+LEDGER_LOG_LINES_MAX: Final = 10
+LEDGER_LOG_INTERVAL_S: Final = 300.0
+#: How long the embedded ledger waits for another process to let go of its file.
+LEDGER_LOCK_TIMEOUT_S: Final = 5.0
+
 # --- Configuration ---
 
 CONFIG_FILE_MAX_BYTES: Final = 16 << 20
