@@ -1,0 +1,1 @@
+"""What every ledger answers: one suite, run against each implementation."""
