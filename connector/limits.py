@@ -76,6 +76,10 @@ PACKETS_PER_S_MAX: Final = 100_000
 NOTICE_INTERVAL_MS: Final = 10_000
 #: Packets that expired, remembered so that a late Fulfill can be named and valued.
 EXPIRED_REMEMBERED_MAX: Final = 4_096
+#: Packets of one peer that are in doubt; with more, none is forwarded to or from it.
+DOUBTS_PER_PEER_MAX: Final = 65_536
+#: Keys of settlements, remembered so that none is booked twice.
+SETTLEMENTS_REMEMBERED_MAX: Final = 4_096
 #: Destinations whose next hop is remembered between look-ups.
 ROUTE_CACHE_MAX: Final = 8_192
 #: Configured ones; each peer and account has a route of its own besides.
@@ -91,6 +95,27 @@ ADDRESS_CACHE_MAX: Final = 8_192
 MINUTE_CACHE_MAX: Final = 1_024
 
 # --- Books ---
+
+#: Entries between two checkpoints of the book: what a start has to read again, about a second's worth.
+CHECKPOINT_ENTRIES: Final = 500_000
+#: An entry's size as long as none has been written: about half are PREPARED.
+ENTRY_TYPICAL_BYTES: Final = 41
+#: With `sync = "interval"`: how much may be lost with the power.
+JOURNAL_FLUSH_INTERVAL_S: Final = 1.0
+#: After a commit, how long the next batch is waited for to say that the frames of this one have left.
+JOURNAL_MARK_DELAY_S: Final = 0.005
+#: Batches removed in one transaction, so that none takes long.
+JOURNAL_COMPACT_ROWS_MAX: Final = 64
+#: Entries read from the journal for a request of the ledger's, and handled between two looks at packets.
+POSTER_READ_ENTRIES_MAX: Final = 8_192
+POSTER_SLICE_ENTRIES: Final = 64
+#: Between two requests, while the ledger keeps up.
+POSTER_PAUSE_S: Final = 0.02
+#: How often a lag of the ledger is looked at, and how many looks are remembered for its age.
+LAG_WATCH_INTERVAL_S: Final = 1.0
+LAG_SAMPLES_MAX: Final = 4_096
+#: A Fulfill is relayed after this long, committed or not.
+FULFILL_HOLD_MAX_MS: Final = 20
 
 #: What the journal holds and the ledger does not yet: beyond any of these, new Prepares are refused.
 UNPOSTED_ENTRIES_MAX: Final = 10_000_000
@@ -154,8 +179,6 @@ LEDGER_BATCH_MAX: Final = 8_189
 LEDGER_REQUEST_TIMEOUT_S: Final = 10.0
 #: Closing a session takes up to 0.4 s; what takes longer is left to its thread.
 LEDGER_CLOSE_TIMEOUT_S: Final = 2.0
-#: TigerBeetle: replicas of one cluster.
-LEDGER_REPLICAS_MAX: Final = 6
 #: Lines of TigerBeetle's client, per level: so many at once, then one each interval.
 LEDGER_LOG_LINES_MAX: Final = 10
 LEDGER_LOG_INTERVAL_S: Final = 300.0

@@ -18,21 +18,18 @@ from hashlib import sha256
 
 import msgspec
 
+from connector.core.admission import Admission, Refusal
 from connector.core.book import Book, Reservation
+from connector.core.entries import Side
 from connector.core.expiry import ExpiryClock
 from connector.core.hop import Hop, InFlight, Relation
 from connector.core.instant import Instant
 from connector.core.policy import Policy
-from connector.core.rates import Rates, fee
-from connector.core.routing import RoutingTable, why_not_carried
+from connector.core.rates import Rates
+from connector.core.routing import RoutingTable
 from connector.errors import RemoteProtocolError
 from connector.ids import packet_id
-from connector.limits import (
-    EXPIRED_REMEMBERED_MAX,
-    ROUTE_CACHE_MAX,
-    U32_MAX,
-    U64_MAX,
-)
+from connector.limits import EXPIRED_REMEMBERED_MAX, U32_MAX
 from connector.protocol import ildcp, ilp
 from connector.protocol.btp import MESSAGE, RESPONSE
 
@@ -54,23 +51,24 @@ class Forwarder:
         self.address = address
         self.book = book
         self.policy = policy
-        self.routes: RoutingTable[Hop] = RoutingTable()
+        self.admission = Admission(address, rates, policy, book)
         self.clock: ExpiryClock[InFlight] = ExpiryClock()
         self.hops: dict[str, Hop] = {}
         self.in_flight = 0
-        #: Set when the node stops: no new Prepares, what is in flight still resolves.
-        self.draining = False
+        #: Why no new Prepares are taken, by who decided so; what is in flight still resolves.
+        self.closed_by: dict[str, Refusal] = {}
         #: Prepares, Fulfills and Rejects so far, by what became of them.
         self.counters: Counter[str] = Counter()
         #: What to tell people, since the last `take`.
         self.notices: list[Notice] = []
-        self._rates = rates
         self._active: list[Hop] = []
         #: Condition and outgoing amount of what expired lately, by hop, session and our request id.
         self._expired: dict[tuple[str, int, int], tuple[bytes, int]] = {}
-        #: The next hop of destinations seen lately, while the routes stay as they are.
-        self._next_hops: dict[str, Hop] = {}
-        self._next_hops_version = 0
+
+    @property
+    def routes(self) -> RoutingTable[Hop]:
+        """Which hop serves which addresses."""
+        return self.admission.routes
 
     # --- hops ---
 
@@ -80,19 +78,22 @@ class Forwarder:
         self.hops[hop.name] = hop
         self.routes.add(hop.address, hop)
 
-    def connected(self, hop: Hop) -> int:
+    def connected(self, hop: Hop, now: Instant) -> int:
         """`hop` has a new connection; its number."""
-        self.disconnected(hop)
+        self.disconnected(hop, now)
         hop.sessions += 1
         hop.session = hop.sessions
         return hop.session
 
-    def disconnected(self, hop: Hop) -> None:
+    def disconnected(self, hop: Hop, now: Instant) -> None:
         """`hop`'s connection is gone. What is in flight to it resolves by expiry."""
         hop.session = 0
         hop.congested = False
         hop.received.clear()
         hop.outbox.clear()
+        for reservation in hop.relayed:
+            self.book.unrelayed(reservation, now.wall_ms)
+        hop.relayed.clear()
 
     # --- what goes out ---
 
@@ -120,11 +121,12 @@ class Forwarder:
         self._put(source, RESPONSE, entry.source_request_id, packet)
         return True
 
-    def _refuse(self, source: Hop, request_id: int, code: str, reason: str, data: bytes = b"") -> None:
+    def _refuse(self, source: Hop, request_id: int, refusal: Refusal) -> None:
         """Reject a Prepare that was not forwarded."""
+        code, reason = refusal.code, refusal.reason
         self.counters[f"rejected {code}"] += 1
         self.notices.append(Notice("refused", source.name, "", 0, f"{code} {reason}"))
-        packet = ilp.encode_reject(ilp.Reject(code, self.address, reason, data))
+        packet = ilp.encode_reject(ilp.Reject(code, self.address, reason, refusal.data))
         self._put(source, RESPONSE, request_id, packet)
 
     # --- Prepare ---
@@ -138,117 +140,85 @@ class Forwarder:
         if request_id in source.received:
             raise RemoteProtocolError(f"request id {request_id} is in flight already")
         self.counters["prepares"] += 1
-        if self.draining:
-            self._refuse(source, request_id, "T03", "this connector is shutting down")
+        if self.closed_by:
+            self._refuse(source, request_id, next(iter(self.closed_by.values())))
             return
         if not source.limiter.take(now.mono_ms):
-            self._refuse(source, request_id, "T05", f"rate limit of {source.name} exceeded, slow down")
+            self._refuse(
+                source, request_id, Refusal("T05", f"rate limit of {source.name} exceeded, slow down")
+            )
             return
         try:
             prepare = ilp.decode_prepare(packet)
         except RemoteProtocolError as error:
-            self._refuse(source, request_id, "F01", f"unreadable packet: {error}")
+            self._refuse(source, request_id, Refusal("F01", f"unreadable packet: {error}"))
             return
         if prepare.destination == ildcp.DESTINATION:
             self._configure_child(source, request_id, prepare)
             return
-        target = self._next_hop(source, request_id, prepare.destination)
-        if target is None:
-            return
-        policy = self.policy
-        expires_at_ms = now.wall_ms + policy.hold_max_ms
-        if prepare.expires_at_ms - policy.expiry_margin_ms < expires_at_ms:
-            expires_at_ms = prepare.expires_at_ms - policy.expiry_margin_ms
-        if expires_at_ms <= now.wall_ms:
-            self._refuse_late(source, request_id, prepare, now)
-            return
-        self._forward(source, request_id, packet, prepare, target, expires_at_ms, now)
+        refusal = self._forward(source, request_id, packet, prepare, now)
+        if refusal is not None:
+            self._refuse(source, request_id, refusal)
 
     def _configure_child(self, source: Hop, request_id: int, prepare: ilp.Prepare) -> None:
         """Answer ILDCP (RFC 31); it has no value and enters no balance."""
         if source.relation is not Relation.CHILD:
-            self._refuse(source, request_id, "F00", "only a child is given its address here")
+            reason = "only a child is given its address here"
+            self._refuse(source, request_id, Refusal("F00", reason))
             return
         if prepare.amount or prepare.condition != ildcp.CONDITION:
-            self._refuse(source, request_id, "F00", "an ILDCP request has amount 0 and its own condition")
+            reason = "an ILDCP request has amount 0 and its own condition"
+            self._refuse(source, request_id, Refusal("F00", reason))
             return
         asset = source.account.asset
         reply = ildcp.reply(ildcp.ChildConfig(source.address, asset.scale, asset.code))
         self.counters["ildcp"] += 1
         self._put(source, RESPONSE, request_id, ilp.encode_fulfill(reply))
 
-    def _next_hop(self, source: Hop, request_id: int, destination: str) -> Hop | None:
-        """The hop that is to have the packet, or None after refusing it."""
-        if self._next_hops_version != self.routes.version or len(self._next_hops) >= ROUTE_CACHE_MAX:
-            self._next_hops.clear()
-            self._next_hops_version = self.routes.version
-        target = self._next_hops.get(destination)
-        if target is None:
-            target = self.routes.lookup(destination)
-            end = target.address if target is not None else ""
-            reason = why_not_carried(self.address, destination, end)
-            if target is None or reason is not None:
-                self._refuse(source, request_id, "F02", reason or "no route to the destination")
-                return None
-            self._next_hops[destination] = target
-        if target is source and source.relation is not Relation.CHILD:
-            self._refuse(source, request_id, "F02", f"the route leads back to {source.name}")
-            return None
-        return target
-
-    def _refuse_late(self, source: Hop, request_id: int, prepare: ilp.Prepare, now: Instant) -> None:
-        left_ms = prepare.expires_at_ms - now.wall_ms
-        if left_ms <= 0:
-            self._refuse(source, request_id, "R00", f"expired {-left_ms} ms before it came")
-            return
-        margin_ms = self.policy.expiry_margin_ms
-        self._refuse(source, request_id, "R02", f"{left_ms} ms left, this hop needs more than {margin_ms}")
-
-    def _room(self, source: Hop, request_id: int, prepare: ilp.Prepare, target: Hop) -> bool:
-        """Whether packet and tables leave room for it; refuses it otherwise."""
-        policy = self.policy
-        if prepare.amount > source.max_packet_amount:
-            self._refuse_too_large(source, request_id, prepare.amount, source.max_packet_amount)
-        elif not target.session:
-            self._refuse(source, request_id, "T01", f"no connection to {target.name} now")
-        elif target.congested or len(target.sent) >= policy.in_flight_per_link_max:
-            self._refuse(source, request_id, "T02", f"{target.name} is overloaded")
-        elif source.held >= policy.in_flight_per_link_max:
-            self._refuse(source, request_id, "T02", f"{source.name} has too many packets in flight")
-        elif self.in_flight >= policy.in_flight_max:
-            self._refuse(source, request_id, "T02", "this connector has too many packets in flight")
-        else:
-            return True
-        return False
-
-    def _refuse_too_large(self, source: Hop, request_id: int, amount: int, maximum: int) -> None:
-        data = amount.to_bytes(8, "big") + maximum.to_bytes(8, "big")
-        self._refuse(source, request_id, "F08", f"amount {amount}, at most {maximum}", data)
-
     def _forward(
+        self, source: Hop, request_id: int, packet: bytes, prepare: ilp.Prepare, now: Instant
+    ) -> Refusal | None:
+        """Keep the packet and send it on; or say why not."""
+        admission = self.admission
+        target = admission.next_hop(source, prepare.destination)
+        if isinstance(target, Refusal):
+            return target
+        expires_at_ms = admission.expiry(prepare.expires_at_ms, now.wall_ms)
+        if isinstance(expires_at_ms, Refusal):
+            return expires_at_ms
+        amount_in = amount_out = prepare.amount
+        refusal = admission.room(source, amount_in, target, self.in_flight)
+        if refusal is not None:
+            return refusal
+        reservation = None
+        if amount_in:
+            valued = admission.value(source, prepare, target, now.wall_ms)
+            if isinstance(valued, Refusal):
+                return valued
+            amount_out, reservation = valued
+        deadline_ms = now.mono_ms + expires_at_ms - now.wall_ms
+        own_id = self._keep(
+            source, request_id, target, prepare.condition, deadline_ms, amount_in, amount_out, reservation
+        )
+        self._put(target, MESSAGE, own_id, ilp.rewrite_prepare(packet, prepare, amount_out, expires_at_ms))
+        return None
+
+    def _keep(
         self,
         source: Hop,
         request_id: int,
-        packet: bytes,
-        prepare: ilp.Prepare,
         target: Hop,
-        expires_at_ms: int,
-        now: Instant,
-    ) -> None:
-        if not self._room(source, request_id, prepare, target):
-            return
-        amount_in = amount_out = prepare.amount
-        reservation = None
-        if amount_in:
-            valued = self._value(source, request_id, amount_in, target)
-            if valued is None:
-                return
-            amount_out, reservation = valued
+        condition: bytes,
+        deadline_ms: int,
+        amount_in: int,
+        amount_out: int,
+        reservation: Reservation | None,
+    ) -> int:
+        """Enter a packet into every table; the request id that it leaves with."""
         own_id = target.next_request_id
         while own_id in target.sent:
             own_id = own_id % U32_MAX + 1
         target.next_request_id = own_id % U32_MAX + 1
-        deadline_ms = now.mono_ms + expires_at_ms - now.wall_ms
         entry = InFlight(
             source,
             source.session,
@@ -256,7 +226,7 @@ class Forwarder:
             target,
             target.session,
             own_id,
-            prepare.condition,
+            condition,
             deadline_ms,
             amount_in,
             amount_out,
@@ -266,37 +236,7 @@ class Forwarder:
         source.held += 1
         self.in_flight += 1
         self.clock.add(entry, deadline_ms)
-        rewritten = ilp.rewrite_prepare(packet, prepare, amount_out, expires_at_ms)
-        self._put(target, MESSAGE, own_id, rewritten)
-
-    def _value(
-        self, source: Hop, request_id: int, amount_in: int, target: Hop
-    ) -> tuple[int, Reservation] | None:
-        """What leaves of `amount_in`, and its entries in the book; None after refusing the packet."""
-        # Nothing is forwarded to a local account: delivery costs nothing.
-        kept = 0 if target.is_local else fee(amount_in, self.policy.spread_ppm)
-        amount_out = amount_in - kept
-        if source.account.exchange is not target.account.exchange:
-            conversion = self._rates.conversion(source.account.asset, target.account.asset)
-            if conversion is None:
-                pair = f"{source.account.asset} to {target.account.asset}"
-                self._refuse(source, request_id, "F02", f"no exchange rate from {pair}")
-                return None
-            amount_out = conversion.apply(amount_out)
-            if amount_out > U64_MAX:
-                self._refuse_too_large(source, request_id, amount_in, conversion.largest())
-                return None
-        if amount_out <= 0:
-            reason = f"amount {amount_in} is worth nothing at the next hop, send more in one packet"
-            self._refuse(source, request_id, "R01", reason)
-            return None
-        reservation = self.book.reserve(source.account, target.account, amount_in, kept, amount_out)
-        if reservation is None:
-            left = max(0, source.account.available)
-            reason = f"credit limit of {source.name}: {left} left, {amount_in} needed"
-            self._refuse(source, request_id, "T04", reason)
-            return None
-        return amount_out, reservation
+        return own_id
 
     # --- Fulfill and Reject ---
 
@@ -309,20 +249,28 @@ class Forwarder:
         kind = packet[0] if packet else 0
         try:
             if kind == ilp.FULFILL:
-                self._fulfill(entry, packet, ilp.decode_fulfill(packet))
+                self._fulfill(entry, packet, ilp.decode_fulfill(packet), now)
             else:
                 reject = ilp.decode_reject(packet)
-                self._resolve(entry, posted=False)
+                self._resolve(entry)
+                if entry.reservation is not None:
+                    self.book.void(entry.reservation, now.wall_ms)
                 self.counters[f"relayed {reject.code}"] += 1
                 self._answer(entry, ilp.encode_reject(reject))
         except RemoteProtocolError as error:
-            self._fail(entry, "T00", f"{target.name} sent an unreadable reply: {error}")
+            self._fail(entry, "T00", f"{target.name} sent an unreadable reply: {error}", now)
 
     def failure(self, target: Hop, request_id: int, reason: str, now: Instant) -> None:
         """`target` answered a Prepare with something that is no ILP packet."""
         entry = self._awaited(target, request_id, now)
         if entry is not None:
-            self._fail(entry, "T00", f"{target.name} {reason}")
+            self._fail(entry, "T00", f"{target.name} {reason}", now)
+
+    def withdraw(self, target: Hop, request_id: int, code: str, reason: str, now: Instant) -> None:
+        """A Prepare that `take` gave out did not leave: reject it, if it is still in flight."""
+        entry = target.sent.get(request_id)
+        if entry is not None:
+            self._fail(entry, code, reason, now)
 
     def _awaited(self, target: Hop, request_id: int, now: Instant) -> InFlight | None:
         """What a reply on `target`'s present connection answers, if it comes in time.
@@ -354,27 +302,51 @@ class Forwarder:
         key = (entry.target.name, entry.target_session, entry.request_id)
         self._expired[key] = (entry.condition, entry.amount_out)
 
-    def _fulfill(self, entry: InFlight, packet: bytes, fulfill: ilp.Fulfill) -> None:
-        target = entry.target
+    def _fulfill(self, entry: InFlight, packet: bytes, fulfill: ilp.Fulfill, now: Instant) -> None:
+        target, source, reservation = entry.target, entry.source, entry.reservation
         if sha256(fulfill.fulfillment).digest() != entry.condition:
             self._notice("wrong fulfillment", entry, target, entry.amount_out, "does not match the condition")
-            self._fail(entry, "F05", f"{target.name} sent a fulfillment that does not match the condition")
+            reason = f"{target.name} sent a fulfillment that does not match the condition"
+            self._fail(entry, "F05", reason, now)
             return
-        self._resolve(entry, posted=True)
+        self._resolve(entry)
         self.counters["fulfilled"] += 1
-        if not self._answer(entry, ilp.shortest_fulfill(packet, fulfill)):
-            reason = "its link was lost before the fulfill could be relayed"
-            self._notice("fulfill lost", entry, entry.source, entry.amount_in, reason)
+        if self._answer(entry, ilp.shortest_fulfill(packet, fulfill)):
+            if reservation is not None:
+                self.book.commit(reservation, now.wall_ms)
+                source.relayed.append(reservation)
+            return
+        # We owe downstream, and cannot count on upstream: it never had the Fulfill.
+        if reservation is not None:
+            self.book.doubt(reservation, Side.OPEN, Side.OWED, now.wall_ms)
+        reason = "its link was lost before the fulfill could be relayed"
+        self._notice("fulfill lost", entry, source, entry.amount_in, reason)
 
     def expire(self, now: Instant) -> None:
         """Answer, with R00, every Prepare whose outgoing expiry has come."""
         for entry in self.clock.due(now.mono_ms):
-            self._resolve(entry, posted=False, due=True)
+            self._resolve(entry, due=True)
             self._remember_expired(entry)
-            self._reject(entry, "R00", f"{entry.target.name} did not answer in time")
+            reason = f"{entry.target.name} did not answer in time"
+            if entry.target_session != entry.target.session:
+                reason = f"the link to {entry.target.name} was lost, and with it any answer"
+            if entry.reservation is not None:
+                self._void_expired(entry, entry.reservation, now)
+            self._reject(entry, "R00", reason)
 
-    def _fail(self, entry: InFlight, code: str, reason: str) -> None:
-        self._resolve(entry, posted=False)
+    def _void_expired(self, entry: InFlight, reservation: Reservation, now: Instant) -> None:
+        """Upstream owes nothing; downstream may hold it for paid if its answer was lost with the link."""
+        if entry.target_session == entry.target.session:
+            self.book.void(reservation, now.wall_ms)
+            return
+        self.book.doubt(reservation, Side.CLEAR, Side.OPEN, now.wall_ms)
+        reason = "its link was lost before an answer came"
+        self._notice("in doubt", entry, entry.target, entry.amount_out, reason)
+
+    def _fail(self, entry: InFlight, code: str, reason: str, now: Instant) -> None:
+        self._resolve(entry)
+        if entry.reservation is not None:
+            self.book.void(entry.reservation, now.wall_ms)
         self._reject(entry, code, reason)
 
     def _reject(self, entry: InFlight, code: str, reason: str) -> None:
@@ -382,18 +354,13 @@ class Forwarder:
         self._notice("rejected", entry, entry.target, entry.amount_out, f"{code} {reason}")
         self._answer(entry, ilp.encode_reject(ilp.Reject(code, self.address, reason, b"")))
 
-    def _resolve(self, entry: InFlight, *, posted: bool, due: bool = False) -> None:
-        """Take `entry` out of every table and close its entries in the book."""
+    def _resolve(self, entry: InFlight, *, due: bool = False) -> None:
+        """Take `entry` out of every table; what becomes of its entries in the book is the caller's."""
         del entry.target.sent[entry.request_id]
         entry.source.held -= 1
         self.in_flight -= 1
         if not due:
             self.clock.remove(entry, entry.deadline_ms)
-        if entry.reservation is not None:
-            if posted:
-                self.book.commit(entry.reservation)
-            else:
-                self.book.void(entry.reservation)
 
     def _notice(self, kind: str, entry: InFlight, hop: Hop, amount: int, reason: str) -> None:
         self.notices.append(Notice(kind, hop.name, packet_id(entry.condition), amount, reason))

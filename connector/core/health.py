@@ -16,18 +16,24 @@ class Health:
     """The components of a node.
 
     A node can forward ("ready") once it has started and is not draining, and
-    at least one component that it needs is up, or none is needed. It is
-    "degraded" while some needed component is down.
+    at least one link that it needs is up, or none is needed, and nothing makes
+    it refuse new packets. It is "degraded" while some needed component is down.
     """
 
     def __init__(self) -> None:
         self.components: dict[str, Component] = {}
         self.started = False
         self.draining = False
+        #: Why new packets are refused; empty when they are not.
+        self.refusing = ""
+        self._links: list[Component] = []
 
-    def declare(self, name: str, now_ms: int) -> None:
+    def declare(self, name: str, now_ms: int, *, is_link: bool = False) -> None:
         """A component that the node needs; down until it says otherwise."""
-        self.components[name] = Component(name, up=False, reason="not up yet", since_ms=now_ms)
+        component = Component(name, up=False, reason="not up yet", since_ms=now_ms)
+        self.components[name] = component
+        if is_link:
+            self._links.append(component)
 
     def up(self, name: str, now_ms: int) -> bool:
         """`name` works; whether that is news. Components never declared are not followed."""
@@ -55,10 +61,9 @@ class Health:
             return "draining"
         if not self.started:
             return "starting"
-        up = [component.up for component in self.components.values()]
-        if all(up):
-            return "ready"
-        return "degraded" if any(up) else "unavailable"
+        if self.refusing or (self._links and not any(link.up for link in self._links)):
+            return "unavailable"
+        return "ready" if all(component.up for component in self.components.values()) else "degraded"
 
     @property
     def can_forward(self) -> bool:

@@ -40,6 +40,7 @@ class Hop:
         "outbox",
         "received",
         "relation",
+        "relayed",
         "sent",
         "session",
         "sessions",
@@ -77,6 +78,8 @@ class Hop:
         self.sent: dict[int, InFlight] = {}
         #: What the batch in hand has for this hop: (BTP type, request id, ILP packet).
         self.outbox: list[tuple[int, int, bytes]] = []
+        #: What the Fulfills in it are worth: in doubt if they cannot leave.
+        self.relayed: list[Reservation] = []
 
     def __repr__(self) -> str:
         return f"<{self.relation.value} {self.name} session {self.session}>"

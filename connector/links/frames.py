@@ -61,7 +61,7 @@ class FrameStream(trio.abc.Stream):
         self._chunks: list[bytes] = []
         #: Octets ever queued and ever written; their difference waits.
         self._queued = 0
-        self._written = 0
+        self.written = 0
         self._broken = False
         #: Why we broke the connection, if we did.
         self.break_reason = ""
@@ -146,13 +146,14 @@ class FrameStream(trio.abc.Stream):
     @property
     def congested(self) -> bool:
         """Whether so much waits to be written that no more Prepares should be added."""
-        return self._queued - self._written > WRITE_SOFT_MAX_BYTES
+        return self._queued - self.written > WRITE_SOFT_MAX_BYTES
 
-    def write(self, payloads: list[bytes]) -> None:
+    def write(self, payloads: list[bytes]) -> int:
         """Queue binary frames; they leave with the next write. Never waits.
 
-        When the peer does not read and the bound is passed, the stream breaks:
-        the reader sees its end.
+        They have left once `written` has reached the number returned (never,
+        if the stream is broken). When the peer does not read and the bound is
+        passed, the stream breaks: the reader sees its end.
         """
         if self._is_client:
             masks = os.urandom(4 * len(payloads))
@@ -160,11 +161,12 @@ class FrameStream(trio.abc.Stream):
         else:
             frames = [binary_frame(payload) for payload in payloads]
         self._queue(b"".join(frames))
+        return self._queued + 1 if self._broken else self._queued
 
     def _queue(self, data: bytes) -> None:
         if self._broken:
             return
-        if self._queued - self._written + len(data) > WRITE_HARD_MAX_BYTES:
+        if self._queued - self.written + len(data) > WRITE_HARD_MAX_BYTES:
             self._break("the peer does not read what is sent to it")
             return
         self._chunks.append(data)
@@ -195,7 +197,7 @@ class FrameStream(trio.abc.Stream):
                 self._break()
                 return
             was_congested = self.congested
-            self._written += len(data)
+            self.written += len(data)
             self._flushed.set()
             self._flushed = trio.Event()
             if was_congested and not self.congested:
@@ -209,7 +211,7 @@ class FrameStream(trio.abc.Stream):
         """
         self._queue(bytes(data))
         position = self._queued
-        while self._written < position and not self._broken:
+        while self.written < position and not self._broken:
             await self._flushed.wait()
         await trio.lowlevel.checkpoint()
         if self._broken:

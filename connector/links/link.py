@@ -93,9 +93,18 @@ class Link:
         """Whether the peer reads too slowly to be given more Prepares."""
         return self.stream.congested
 
-    def send(self, items: list[Item]) -> None:
-        """Send ILP packets as BTP messages (requests) and responses, joined in one write."""
-        self.stream.write(
+    @property
+    def written(self) -> int:
+        """How far what was sent has left; see `send`."""
+        return self.stream.written
+
+    def send(self, items: list[Item]) -> int:
+        """Send ILP packets as BTP messages (requests) and responses, joined in one write.
+
+        They have left, as far as this process can tell, once `written` has
+        reached the number returned.
+        """
+        return self.stream.write(
             [
                 btp.ilp_message(request_id, packet)
                 if kind == btp.MESSAGE

@@ -80,7 +80,7 @@ def describe(account: Account) -> dict[str, object]:
     """An account as JSON has it: amounts are decimal strings, since they outgrow JavaScript's numbers."""
     return {
         "name": account.name,
-        "kind": account.kind,
+        "kind": account.kind.word,
         "asset": account.asset,
         "debits_posted": str(account.debits_posted),
         "credits_posted": str(account.credits_posted),

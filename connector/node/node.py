@@ -18,7 +18,8 @@ from loguru import logger
 from connector.config.check import parse_listen, parse_price
 from connector.config.credit import terms
 from connector.config.schema import LocalAccount, NodeConfig, Peer
-from connector.core.book import Book
+from connector.core.admission import Refusal
+from connector.core.chart import Kind
 from connector.core.forwarding import Forwarder
 from connector.core.health import Health
 from connector.core.hop import Hop, Relation
@@ -26,12 +27,14 @@ from connector.core.instant import Instant
 from connector.core.limiter import TokenBucket
 from connector.core.policy import Policy
 from connector.core.rates import Rates
-from connector.limits import PACKETS_PER_S_MAX
+from connector.ledger.journal import RunBlocking, in_thread
+from connector.limits import CLOSE_TIMEOUT_S, PACKETS_PER_S_MAX
 from connector.links.dialer import DialPlan, OpenTransport, keep_dialled
 from connector.links.link import Link, open_transport
 from connector.links.listener import Listener, open_listeners
 from connector.links.registry import Credentials, Registry
 from connector.node import http
+from connector.node.books import Books, OpenLedger
 from connector.node.http_server import HttpServer
 from connector.node.pipeline import Pipeline
 from connector.node.supervisor import supervise
@@ -55,19 +58,26 @@ class Node:
         *,
         now: Callable[[], Instant] = system_instant,
         open_transport: OpenTransport = open_transport,
+        run_blocking: Callable[[], RunBlocking] = in_thread,
+        open_ledger: OpenLedger | None = None,
     ) -> None:
+        """Read the books and make everything ready; raises Unavailable when the books cannot be used.
+
+        What follows `config` is for simulations: clocks, wires, threads, a ledger.
+        """
         self.config = config
         self.name = config.node.name
         self.address = config.node.address
         self.health = Health()
-        self.book = Book()
+        self.books = Books(config, self.health, now, run_blocking=run_blocking, open_ledger=open_ledger)
+        self.book = self.books.book
         self.registry = Registry(self.address)
         self._now = now
         self._open_transport = open_transport
         self._stop = trio.Event()
         self._receivers: dict[str, StreamServer] = {}
         self.forwarder = Forwarder(self.address, _rates(config), _policy(config), self.book)
-        self.pipeline = Pipeline(self.forwarder, self.registry, now, self._on_link)
+        self.pipeline = Pipeline(self.forwarder, self.registry, now, self._on_link, self.books.journal)
         self.listener = Listener(self.registry, self.pipeline, _server_tls(config))
         self._btp: list[trio.SocketListener] = []
         self._web: list[trio.SocketListener] = []
@@ -98,7 +108,8 @@ class Node:
 
     def _add_peer(self, peer: Peer) -> Hop:
         address = peer.address or child(self.address, peer.name)
-        account = self.book.open("peer", peer.name, peer.asset, terms(self.config, peer).credit_limit)
+        own = terms(self.config, peer)
+        account = self.book.open(Kind.PEER, peer.name, peer.asset, own.credit_limit, own.settle_threshold)
         rate = peer.max_packets_per_s or PACKETS_PER_S_MAX
         limiter = TokenBucket(rate, rate)
         hop = Hop(peer.name, Relation(peer.relation), address, account, limiter, peer.max_packet_amount)
@@ -106,12 +117,12 @@ class Node:
         assert peer.token is not None
         self.registry.add(Credentials(peer.name, peer.token.reveal(), address))
         if peer.url is not None or peer.relation != "child":
-            self.health.declare(f"link {peer.name}", self._now().wall_ms)
+            self.health.declare(f"link {peer.name}", self._now().wall_ms, is_link=True)
         return hop
 
     def _add_account(self, local: LocalAccount, seed: bytes) -> None:
         address = child(self.address, local.name)
-        account = self.book.open("local", local.name, local.asset)
+        account = self.book.open(Kind.LOCAL, local.name, local.asset)
         limiter = TokenBucket(PACKETS_PER_S_MAX, PACKETS_PER_S_MAX)
         hop = Hop(local.name, Relation.LOCAL, address, account, limiter)
         self.forwarder.add(hop)
@@ -124,24 +135,34 @@ class Node:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until `stop`. Binds its ports unless `bind` has; raises Unavailable if it cannot."""
         with logger.contextualize(node=self.name):
-            await self.bind()
-            async with trio.open_nursery() as nursery:
-                accepting = trio.CancelScope()
-                nursery.start_soon(self.pipeline.run_expiry)
-                if self._btp:
-                    nursery.start_soon(self._accept, self._btp, accepting)
-                if self._web:
-                    nursery.start_soon(self._serve_http, self._web)
-                for peer in self.config.peers:
-                    if peer.url is not None:
-                        nursery.start_soon(self._keep_dialled, peer)
-                self.health.started = True
-                logger.info("node {} started: btp {}, http {}", self.address, self.btp_port, self.http_port)
-                task_status.started()
-                await self._stop.wait()
-                await self._drain(accepting)
-                nursery.cancel_scope.cancel()
-            logger.info("node {} stopped", self.address)
+            try:
+                await self.bind()
+                await self._run(task_status)
+            finally:
+                await self.books.close()
+
+    async def _run(self, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            accepting = trio.CancelScope()
+            nursery.start_soon(self.pipeline.run_expiry)
+            nursery.start_soon(self.pipeline.gate.run)
+            nursery.start_soon(self.books.run, self.forwarder)
+            # What recovery and the configuration entered into the book.
+            self.pipeline.release()
+            if self._btp:
+                nursery.start_soon(self._accept, self._btp, accepting)
+            if self._web:
+                nursery.start_soon(self._serve_http, self._web)
+            for peer in self.config.peers:
+                if peer.url is not None:
+                    nursery.start_soon(self._keep_dialled, peer)
+            self.health.started = True
+            logger.info("node {} started: btp {}, http {}", self.address, self.btp_port, self.http_port)
+            task_status.started()
+            await self._stop.wait()
+            await self._drain(accepting)
+            nursery.cancel_scope.cancel()
+        logger.info("node {} stopped", self.address)
 
     def stop(self) -> None:
         """Begin to drain; `run` returns within the configured deadline."""
@@ -184,18 +205,23 @@ class Node:
 
     async def _drain(self, accepting: trio.CancelScope) -> None:
         self.health.draining = True
-        self.forwarder.draining = True
+        self.pipeline.is_draining = True
+        self.forwarder.closed_by["drain"] = Refusal("T03", "this connector is shutting down")
         accepting.cancel()
         with trio.move_on_after(self.config.node.drain_timeout_s):
             await self.pipeline.wait_idle()
         if self.forwarder.in_flight:
             logger.warning("stopping with {} packets in flight", self.forwarder.in_flight)
+        with trio.move_on_after(CLOSE_TIMEOUT_S):
+            await self.books.finish()
         links = self.registry.links()
         for link in links:
             link.close("shutting down")
         # Each link says goodbye within its own time limit.
         for link in links:
             await link.gone.wait()
+        with trio.move_on_after(CLOSE_TIMEOUT_S):
+            await self.books.finish()
 
     # --- what happens to links ---
 

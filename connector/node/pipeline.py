@@ -1,10 +1,8 @@
 """The packet path: batches from links through the forwarder, and out again.
 
 One plain function call handles all that a read brought: decode, decide, book,
-deliver to local accounts, and write, one write per link. Nothing awaits.
-
-`_release` is the seam for durable accounting: when it is called, a batch has
-been decided and booked in memory, and none of its frames has left.
+deliver to local accounts, and hand frames and journal entries to the gate, from
+which they leave, one write per link. Nothing awaits.
 """
 
 import os
@@ -12,13 +10,16 @@ from collections.abc import Callable
 
 import trio
 
+from connector.core.accounts import Account, Reservation
 from connector.core.forwarding import Forwarder
 from connector.core.hop import Hop
 from connector.core.instant import Instant
 from connector.errors import RemoteProtocolError
+from connector.ledger.journal import Journal
 from connector.links.link import Link
 from connector.links.registry import Registry
 from connector.links.session import Item
+from connector.node.gate import Gate, Parcel
 from connector.node.notices import NoticeLog
 from connector.protocol import ilp
 from connector.protocol.btp import ERROR, MESSAGE, RESPONSE
@@ -34,34 +35,43 @@ class Pipeline:
         registry: Registry,
         now: Callable[[], Instant],
         on_link: Callable[[Link, str | None], None],
+        journal: Journal | None = None,
     ) -> None:
-        """`on_link(link, None)` hears of each link that opens, `on_link(link, reason)` that is lost."""
+        """`on_link(link, None)` hears of each link that opens, `on_link(link, reason)` that is lost.
+
+        Without a journal, balances end with the process.
+        """
         self._forwarder = forwarder
         self._registry = registry
         self._now = now
         self._on_link = on_link
         self._receivers: dict[str, StreamServer] = {}
         self._sessions: dict[Link, int] = {}
+        self.gate = Gate(forwarder, registry, journal, now, self.release)
         self._notices = NoticeLog()
         self._earlier = trio.Event()
         self._armed_ms: int | None = None
+        #: Set when the node stops: no new links.
+        self.is_draining = False
+        #: Told of each account that reaches its settlement threshold, and of the packet that did it.
+        self.on_reached: Callable[[Account, Reservation | None], None] = lambda account, packet: None
         #: Set whenever the last packet in flight is resolved.
         self._idle = trio.Event()
 
     def receive_at(self, hop: Hop, receiver: StreamServer) -> None:
         """Deliver what is forwarded to the local account `hop` to `receiver`."""
-        self._forwarder.connected(hop)
+        self._forwarder.connected(hop, self._now())
         self._receivers[hop.name] = receiver
 
     # --- the links' handler ---
 
     def opened(self, link: Link) -> str | None:
         """See `links.link.Handler`."""
-        if self._forwarder.draining:
+        if self.is_draining:
             return "shutting down"
         refusal = self._registry.admit(link)
         if refusal is None:
-            self._sessions[link] = self._forwarder.connected(self._forwarder.hops[link.peer])
+            self._sessions[link] = self._forwarder.connected(self._forwarder.hops[link.peer], self._now())
             self._on_link(link, None)
         return refusal
 
@@ -69,8 +79,10 @@ class Pipeline:
         """See `links.link.Handler`."""
         self._sessions.pop(link, None)
         if self._registry.remove(link):
-            self._forwarder.disconnected(self._forwarder.hops[link.peer])
+            self._forwarder.disconnected(self._forwarder.hops[link.peer], self._now())
             self._on_link(link, link.close_reason)
+        self.gate.closed(link)
+        self.release()
 
     def drained(self, link: Link) -> None:
         """See `links.link.Handler`."""
@@ -96,7 +108,7 @@ class Pipeline:
                 except RemoteProtocolError as error:
                     link.session.fail(request_id, str(error), error)
                     break
-        self._release(now)
+        self.release()
 
     # --- the expiry clock ---
 
@@ -116,7 +128,7 @@ class Pipeline:
             await trio.lowlevel.checkpoint()
             now = self._now()
             self._forwarder.expire(now)
-            self._release(now)
+            self.release()
 
     async def wait_idle(self) -> None:
         """Wait until no packet is in flight."""
@@ -126,30 +138,35 @@ class Pipeline:
 
     # --- the end of a batch ---
 
-    def _release(self, now: Instant) -> None:
-        """Deliver to local accounts, then let the batch's frames go, one write per link."""
+    def release(self) -> None:
+        """Deliver to local accounts, then hand frames and entries to the gate, a parcel per hop."""
         forwarder = self._forwarder
-        leaving: list[tuple[Hop, list[Item]]] = []
+        now = self._now()
+        parcels: list[Parcel] = []
         while outgoing := forwarder.take():
             for hop, items in outgoing:
                 receiver = self._receivers.get(hop.name)
                 if receiver is None:
-                    leaving.append((hop, items))
+                    parcels.append(Parcel(hop, hop.session, items, hop.relayed))
+                    hop.relayed = []
                 else:
                     self._deliver(hop, receiver, items, now)
-        for hop, items in leaving:
-            link = self._registry.link(hop.name)
-            # A hop without a session has an empty outbox; so the link is there.
-            assert link is not None
-            link.send(items)
-            if link.congested:
-                hop.congested = True
+        log = forwarder.book.take_log()
+        if parcels or log:
+            self.gate.pass_on(parcels, log, now)
         self._rearm()
         if forwarder.notices:
             self._notices.log(forwarder.notices, now)
             forwarder.notices.clear()
+        if forwarder.book.reached:
+            self._tell_reached()
         if not forwarder.in_flight:
             self._idle.set()
+
+    def _tell_reached(self) -> None:
+        reached, self._forwarder.book.reached = self._forwarder.book.reached, []
+        for account, reservation in reached:
+            self.on_reached(account, reservation)
 
     def _deliver(self, hop: Hop, receiver: StreamServer, items: list[Item], now: Instant) -> None:
         """Give Prepares to the receiver of a local account, and its replies to the forwarder."""

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from connector.core.book import Book
+from connector.core.chart import Kind
 from connector.core.forwarding import Forwarder
 from connector.core.hop import Hop, Relation
 from connector.core.instant import Instant
@@ -72,10 +73,10 @@ def test_forward_64_packets_and_relay_their_fulfills(benchmark: Benchmark) -> No
     forwarder = Forwarder("test.node", Rates({}), Policy(spread_ppm=1_000), book)
     hops = []
     for name in ("alice", "bob"):
-        account = book.open("peer", name, asset, 10**18)
+        account = book.open(Kind.PEER, name, asset, 10**18)
         hop = Hop(name, Relation.CHILD, f"test.node.{name}", account, TokenBucket(10**9, 10**9))
         forwarder.add(hop)
-        forwarder.connected(hop)
+        forwarder.connected(hop, Instant(0, 0))
         hops.append(hop)
     alice, bob = hops
     now = Instant(WALL_MS, 0)

@@ -41,7 +41,12 @@ def node_config(*peers: dict[str, object], **sections: object) -> NodeConfig:
         assert isinstance(value, str)
         return Secret(value)
 
-    tree = {"node": {"name": "node", "address": "test.node"}, "peers": list(peers), **sections}
+    tree = {
+        "node": {"name": "node", "address": "test.node"},
+        "journal": {"sync": "off"},
+        "peers": list(peers),
+        **sections,
+    }
     return msgspec.convert(tree, NodeConfig, dec_hook=secret)
 
 

@@ -189,7 +189,7 @@ async def test_a_peer_that_does_not_read_gets_no_more_packets_and_holds_up_nobod
         for _ in range(58 - world.node.forwarder.in_flight):
             reject = await alice.rejection()
             assert (reject.code, reject.message) == ("T02", "mallory is overloaded")
-        waiting = mallory_side.stream._queued - mallory_side.stream._written
+        waiting = mallory_side.stream._queued - mallory_side.stream.written
         assert waiting > limits.WRITE_SOFT_MAX_BYTES
         assert waiting < limits.WRITE_SOFT_MAX_BYTES + 2 * limits.BTP_FRAME_MAX_BYTES
         await world.assert_link_works(alice, bob)

@@ -7,8 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, rule
 
 from connector.core.book import Account, Book, Reservation
+from connector.core.chart import Kind
 from connector.core.rates import Asset
 
+PACKET, NOW_MS = bytes(range(16)), 1_767_268_800_000
 ASSETS = (Asset("USD", 2), Asset("USD", 6), Asset("EUR", 2))
 LIMITS = (0, 50, 1_000, 10**19)
 
@@ -20,7 +22,7 @@ class Books(RuleBasedStateMachine):
         super().__init__()
         self.book = Book()
         self.holders = [
-            self.book.open("peer", f"peer{index}", ASSETS[index % 3], limit)
+            self.book.open(Kind.PEER, f"peer{index}", ASSETS[index % 3], limit)
             for index, limit in enumerate(LIMITS * 2)
         ]
         #: What each account should hold: its posted net, and what is pending, kept in another way.
@@ -45,7 +47,7 @@ class Books(RuleBasedStateMachine):
             out = amount - fee
         in_flight = sum(entry.amount_in for entry in self.pending if entry.incoming is incoming)
         allowed = self.net.get(id(incoming), 0) + in_flight + amount <= incoming.credit_limit
-        reservation = self.book.reserve(incoming, outgoing, amount, fee, out)
+        reservation = self.book.reserve(incoming, outgoing, amount, fee, out, PACKET, NOW_MS)
         assert (reservation is not None) is allowed
         if reservation is None:
             return multiple()
@@ -55,7 +57,7 @@ class Books(RuleBasedStateMachine):
     @rule(reservation=consumes(reservations))
     def commit(self, reservation: Reservation) -> None:
         self.pending.remove(reservation)
-        self.book.commit(reservation)
+        self.book.commit(reservation, NOW_MS)
         incoming, outgoing = reservation.incoming, reservation.outgoing
         self._net(incoming, reservation.amount_in)
         self._net(outgoing, -reservation.amount_out)
@@ -67,7 +69,7 @@ class Books(RuleBasedStateMachine):
     @rule(reservation=consumes(reservations))
     def void(self, reservation: Reservation) -> None:
         self.pending.remove(reservation)
-        self.book.void(reservation)
+        self.book.void(reservation, NOW_MS)
 
     @invariant()
     def debits_equal_credits_in_every_asset(self) -> None:
@@ -99,7 +101,7 @@ class Books(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         for reservation in self.pending:
-            self.book.void(reservation)
+            self.book.void(reservation, NOW_MS)
         for sums in self.book.totals().values():
             assert (sums.debits_pending, sums.credits_pending) == (0, 0)
 

@@ -127,14 +127,14 @@ class Neighbours(RuleBasedStateMachine):
     def disconnect(self, name: str, again: bool) -> None:
         hop = self.hop(name)
         self.waiting = {key for key in self.waiting if key[0] != name}
-        self.world.forwarder.disconnected(hop)
+        self.world.forwarder.disconnected(hop, self.world.now)
         if again:
-            self.world.forwarder.connected(hop)
+            self.world.forwarder.connected(hop, self.world.now)
 
     @rule(name=st.sampled_from(SENDERS))
     def connect(self, name: str) -> None:
         if not self.hop(name).session:
-            self.world.forwarder.connected(self.hop(name))
+            self.world.forwarder.connected(self.hop(name), self.world.now)
 
     @rule(name=st.sampled_from(SENDERS), congested=st.booleans())
     def congest(self, name: str, congested: bool) -> None:

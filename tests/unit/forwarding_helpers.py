@@ -5,6 +5,7 @@ from hashlib import sha256
 from typing import Any
 
 from connector.core.book import Book
+from connector.core.chart import Kind
 from connector.core.forwarding import Forwarder
 from connector.core.hop import Hop, Relation
 from connector.core.instant import Instant
@@ -54,11 +55,11 @@ class World:
         packets: int = 10**6,
         max_packet_amount: int = U64_MAX,
     ) -> Hop:
-        kind = "local" if relation is Relation.LOCAL else "peer"
+        kind = Kind.LOCAL if relation is Relation.LOCAL else Kind.PEER
         account = self.book.open(kind, name, asset, credit_limit)
         hop = Hop(name, relation, address, account, TokenBucket(packets, packets), max_packet_amount)
         self.forwarder.add(hop)
-        self.forwarder.connected(hop)
+        self.forwarder.connected(hop, self.now)
         return hop
 
     # --- time ---

@@ -3,6 +3,7 @@
 import pytest
 
 from connector.core import forwarding
+from connector.core.admission import Refusal
 from connector.core.hop import Hop
 from connector.core.policy import Policy
 from connector.errors import RemoteProtocolError
@@ -198,7 +199,7 @@ def test_a_step_of_wall_time_neither_expires_nor_keeps_what_is_in_flight(step_ms
 def test_a_reply_never_crosses_to_a_newer_connection() -> None:
     world = World()
     own_id = in_flight(world)
-    world.forwarder.connected(world.alice)
+    world.forwarder.connected(world.alice, world.now)
     # On the new connection 7 is another packet.
     other_id = in_flight(world)
     world.fulfill(world.bob, own_id)
@@ -216,7 +217,7 @@ def test_a_reply_never_crosses_to_a_newer_connection() -> None:
 def test_a_newer_connection_cannot_answer_for_an_older() -> None:
     world = World()
     own_id = in_flight(world)
-    world.forwarder.connected(world.bob)
+    world.forwarder.connected(world.bob, world.now)
     world.fulfill(world.bob, own_id)
     world.forwarder.failure(world.bob, own_id, "said nothing", world.now)
     assert world.outgoing() == {}
@@ -232,7 +233,7 @@ def test_a_newer_connection_cannot_answer_for_an_older() -> None:
 def test_what_is_in_flight_from_a_lost_connection_is_not_answered() -> None:
     world = World()
     in_flight(world)
-    world.forwarder.disconnected(world.alice)
+    world.forwarder.disconnected(world.alice, world.now)
     world.check()
     world.wait(9_000)
     world.forwarder.expire(world.now)
@@ -243,9 +244,9 @@ def test_what_is_in_flight_from_a_lost_connection_is_not_answered() -> None:
 def test_what_waits_to_leave_is_dropped_with_the_connection() -> None:
     world = World()
     world.send(world.alice, 7)
-    world.forwarder.disconnected(world.bob)
+    world.forwarder.disconnected(world.bob, world.now)
     assert world.outgoing() == {}
-    world.forwarder.connected(world.bob)
+    world.forwarder.connected(world.bob, world.now)
     assert world.outgoing() == {}
     assert in_flight(world, request_id=8) == 2
 
@@ -351,7 +352,7 @@ def test_the_largest_amount_passes_where_credit_allows() -> None:
 def test_a_valid_fulfill_is_relayed_while_draining() -> None:
     world = World()
     own_id = in_flight(world)
-    world.forwarder.draining = True
+    world.forwarder.closed_by["drain"] = Refusal("T03", "this connector is shutting down")
     world.fulfill(world.bob, own_id)
     assert list(world.outgoing()) == ["alice"]
     world.check_at_rest()
@@ -404,8 +405,8 @@ def test_remembered_next_hops_follow_the_routes_and_are_bounded() -> None:
     world.only_prepare(world.carol)
     forwarder.routes.remove("test.far.x")
     for number in range(ROUTE_CACHE_MAX + 10):
-        forwarder._next_hop(world.alice, 4, f"test.far.{number}")
-        assert len(forwarder._next_hops) <= ROUTE_CACHE_MAX
+        forwarder.admission.next_hop(world.alice, f"test.far.{number}")
+        assert len(forwarder.admission._next_hops) <= ROUTE_CACHE_MAX
 
 
 def test_a_late_fulfill_is_told_with_its_packet_and_value() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from connector.core.admission import Refusal
 from connector.core.hop import Relation
 from connector.core.policy import Policy
 from connector.core.rates import Asset
@@ -18,11 +19,11 @@ Scene = Callable[[World], None]
 
 
 def drain(world: World) -> None:
-    world.forwarder.draining = True
+    world.forwarder.closed_by["drain"] = Refusal("T03", "this connector is shutting down")
 
 
 def disconnect_bob(world: World) -> None:
-    world.forwarder.disconnected(world.bob)
+    world.forwarder.disconnected(world.bob, world.now)
 
 
 def congest_bob(world: World) -> None:
@@ -238,7 +239,7 @@ def test_no_source_may_take_the_whole_table_not_even_by_reconnecting() -> None:
     for request_id, destination in ((1, "test.bob"), (2, "test.dave")):
         world.send(world.alice, request_id, destination=destination)
     world.outgoing()
-    world.forwarder.connected(world.alice)
+    world.forwarder.connected(world.alice, world.now)
     world.send(world.alice, 1, destination="test.erin")
     reject = world.only_reject(world.alice, 1)
     assert (reject.code, reject.message) == ("T02", "alice has too many packets in flight")
@@ -356,6 +357,6 @@ def test_a_request_that_is_no_ildcp_is_f00(fields: dict[str, Any]) -> None:
 
 def test_prices_are_exact() -> None:
     world = World()
-    rate = world.forwarder._rates.conversion(world.erin.account.asset, world.alice.account.asset)
+    rate = world.forwarder.admission._rates.conversion(world.erin.account.asset, world.alice.account.asset)
     assert rate is not None
     assert Fraction(rate.numerator, rate.denominator) == Fraction(11, 10)

@@ -1,0 +1,271 @@
+"""The poster: what the journal holds is posted to the ledger, in order, each transfer once.
+
+    journal (durable) --read--> entries --Posting--> transfers --request--> ledger
+                                    the run is recorded in the journal before it leaves
+
+One request at a time, as full as the ledger takes them. A request that was not
+answered is sent again, octet for octet, before anything later, by this process
+or the next. Every status is looked at: made, there already and equal, or an
+alarm, which stops the posting until somebody has seen to it, and nothing else.
+
+The poster is a task that Unavailable ends and its supervisor runs again.
+"""
+
+import zlib
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import trio
+from loguru import logger
+
+from connector.core import entries, snapshot
+from connector.core.book import Book
+from connector.core.entries import CorruptEntry
+from connector.core.posting import Posting, Run
+from connector.core.transfers import TRANSFER_BYTES
+from connector.errors import Unavailable
+from connector.ledger import recovery
+from connector.ledger.api import Ledger
+from connector.ledger.attach import attach, make_accounts
+from connector.ledger.journal import Journal, RunBlocking
+from connector.ledger.outcome import check
+from connector.ledger.store import Checkpoint, Statement, Store, set_checkpoint, set_meta
+from connector.limits import (
+    CHECKPOINT_ENTRIES,
+    LEDGER_CLOSE_TIMEOUT_S,
+    POSTER_PAUSE_S,
+    POSTER_READ_ENTRIES_MAX,
+    POSTER_SLICE_ENTRIES,
+)
+
+_REQUEST = "request"
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """A request as the journal records it: entries after `after` up to `last`, and what they come to."""
+
+    after: int
+    last: int
+    octets: int
+    checksum: int
+    #: The last transfer of the newest request before it that was answered; "" when there is none.
+    newest: str = ""
+
+
+class _Request(msgspec.Struct):
+    recorded: Recorded
+    events: bytes
+    opened: list[Any]
+
+
+class Poster:
+    """Posts one node's journal to one ledger."""
+
+    def __init__(
+        self,
+        node: str,
+        journal: Journal,
+        open_ledger: Callable[[], Awaitable[Ledger]],
+        run_blocking: RunBlocking,
+        *,
+        fills_empty: bool,
+        on_posting: Callable[[], None],
+    ) -> None:
+        """`fills_empty`: whether a ledger that holds nothing is filled without asking.
+
+        `on_posting()` is told when the ledger is reached and recognised.
+        """
+        self.node = node
+        self.fills_empty = fills_empty
+        #: The ledger while it is reached and recognised.
+        self.ledger: Ledger | None = None
+        #: Every entry up to this one is in the ledger.
+        self.posted = 0
+        #: Requests and transfers that were answered since the start.
+        self.requests = 0
+        self.transfers = 0
+        self._journal = journal
+        self._store: Store = journal.store
+        self._open_ledger = open_ledger
+        self._run_blocking = run_blocking
+        self._on_posting = on_posting
+        self._posting: Posting | None = None
+        #: Entries up to this one are in requests, answered or not.
+        self._taken = 0
+        self._request: _Request | None = None
+        self._newest = ""
+        self._checkpointed = 0
+        self._still = trio.Lock()
+        self._moved = trio.Event()
+
+    @property
+    def unposted(self) -> int:
+        """How many entries the journal holds that the ledger does not."""
+        return self._journal.appended - self.posted
+
+    def load(self) -> None:
+        """Find out where the last process was. Blocking. Raises Unavailable."""
+        store = self._store
+        checkpoint = store.checkpoint(recovery.LEDGER) or Checkpoint(0, b"")
+        text = store.meta(_REQUEST)
+        recorded = None if not text else msgspec.json.decode(text, type=Recorded)
+        self._taken = self.posted = max(checkpoint.last, recorded.after if recorded else 0)
+        self._checkpointed = checkpoint.last
+        self._newest = recorded.newest if recorded else ""
+        self._journal.needed_by_ledger(checkpoint.last)
+        try:
+            book = snapshot.load(checkpoint.state) if checkpoint.state else Book()
+            number = checkpoint.last
+            if self._taken > number:
+                for batch in store.read_all(number):
+                    for entry in self._decode(batch.first, batch.entries, number, self._taken):
+                        book.apply(entry)
+                        number += 1
+                    if number == self._taken:
+                        break
+        except CorruptEntry as error:
+            raise Unavailable(f"{store.path}: {error}") from error
+        self._posting = Posting(self.node, store.journal_id, book)
+        if recorded is not None and recorded.last > self._taken:
+            self._rebuild(recorded)
+
+    def _rebuild(self, recorded: Recorded) -> None:
+        """Make the request that was on its way again. Raises Unavailable."""
+        log: list[tuple] = []  # type: ignore[type-arg]
+        for batch in self._store.read(recorded.after, recorded.last - recorded.after):
+            log += self._decode(batch.first, batch.entries, recorded.after, recorded.last)
+        run = Run()
+        assert self._posting is not None
+        for _ in self._posting.take(run, log, 1 << 62, 1 << 62):
+            pass
+        events = b"".join(run.transfers)
+        if (len(events), zlib.crc32(events)) != (recorded.octets, recorded.checksum):
+            raise Unavailable(
+                f"{self._store.path}: the request of entries {recorded.after + 1} to {recorded.last} "
+                "comes out otherwise than it was sent: run the version that sent it until it has posted all"
+            )
+        self._request = _Request(recorded, events, run.opened)
+        self._taken = recorded.last
+
+    @staticmethod
+    def _decode(first: int, octets: bytes, after: int, last: int) -> list[tuple]:  # type: ignore[type-arg]
+        """Entries of a batch that begins with number `first`: those after `after` up to `last`."""
+        log = list(entries.decode(octets))
+        return log[max(0, after + 1 - first) : max(0, last + 1 - first)]
+
+    # --- the task ---
+
+    async def run(self) -> None:
+        """Post what comes; never returns. Raises Unavailable."""
+        if self._posting is None:
+            await self._run_blocking(self.load)
+        ledger = await self._open_ledger()
+        try:
+            async with self._still:
+                assert self._posting is not None
+                await attach(
+                    ledger,
+                    self._posting,
+                    self._journal,
+                    self._newest,
+                    fills_empty=self.fills_empty,
+                    begin=self._begin_anew,
+                )
+                await self._finish(ledger)
+            self.ledger = ledger
+            self._on_posting()
+            while True:
+                await self._journal.wait_durable(self._taken + 1)
+                async with self._still:
+                    await self._post(ledger)
+                # What comes meanwhile shares a request, and many packets end before they are sent.
+                await trio.sleep(POSTER_PAUSE_S)
+        finally:
+            self.ledger = None
+            with trio.move_on_after(LEDGER_CLOSE_TIMEOUT_S, shield=True):
+                await ledger.aclose()
+
+    async def wait_posted(self, number: int) -> None:
+        """Wait until the ledger has entry `number`."""
+        while self.posted < number:
+            await self._moved.wait()
+
+    async def _begin_anew(self, statement: Statement) -> None:
+        """A new ledger gets everything up to here as balances: nothing of it is to be sent as transfers."""
+        assert self._posting is not None
+        here = Checkpoint(self._taken, snapshot.dump(self._posting.book))
+        await self._journal.execute(statement, set_checkpoint(recovery.LEDGER, here), set_meta(_REQUEST, ""))
+        self._request = None
+        self._newest = ""
+        self.posted = self._checkpointed = self._taken
+        self._journal.needed_by_ledger(self._taken)
+
+    async def _finish(self, ledger: Ledger) -> None:
+        """Send again what was not answered."""
+        if self._request is not None:
+            await self._send(ledger, self._request)
+
+    async def _post(self, ledger: Ledger) -> None:
+        """Post until nothing durable is left."""
+        while self._taken < self._journal.durable:
+            self._request = await self._next(ledger)
+            await self._send(ledger, self._request)
+            if self.posted - self._checkpointed >= CHECKPOINT_ENTRIES:
+                await self._checkpoint()
+
+    async def _next(self, ledger: Ledger) -> _Request:
+        """The next request, recorded."""
+        after = self._taken
+        durable = self._journal.durable
+        store = self._store
+        batches = await self._run_blocking(lambda: store.read(after, POSTER_READ_ENTRIES_MAX))
+        log: list[tuple] = []  # type: ignore[type-arg]
+        for batch in batches:
+            log += self._decode(batch.first, batch.entries, after, durable)
+            await trio.lowlevel.checkpoint()
+        run = Run()
+        assert self._posting is not None
+        with trio.CancelScope(shield=True):
+            # Once begun, the book and `_taken` must agree.
+            for _ in self._posting.take(run, log, ledger.batch_max, POSTER_SLICE_ENTRIES):
+                await trio.lowlevel.checkpoint()
+            self._taken = after + run.taken
+        events = b"".join(run.transfers)
+        recorded = Recorded(after, self._taken, len(events), zlib.crc32(events), self._newest)
+        request = self._request = _Request(recorded, events, run.opened)
+        return request
+
+    async def _send(self, ledger: Ledger, request: _Request) -> None:
+        """Record a request, have it answered, and look at the answers."""
+        assert self._posting is not None
+        recorded = request.recorded
+        if request.events:
+            await self._journal.execute(set_meta(_REQUEST, msgspec.json.encode(recorded).decode()))
+        if request.opened:
+            await make_accounts(ledger, self._posting.legs, request.opened)
+        if request.events:
+            statuses = await ledger.create_transfers(request.events)
+            await check(ledger, request.events, statuses)
+            self._newest = request.events[-TRANSFER_BYTES : 16 - TRANSFER_BYTES].hex()
+            self.requests += 1
+            self.transfers += len(statuses)
+        self._request = None
+        self.posted = recorded.last
+        self._moved.set()
+        self._moved = trio.Event()
+
+    async def _checkpoint(self) -> None:
+        assert self._posting is not None
+        self._checkpointed = self.posted
+        await self._journal.checkpoint_ledger(Checkpoint(self.posted, snapshot.dump(self._posting.book)))
+        logger.debug("checkpoint of the ledger at entry {}", self.posted)
+
+    # --- for those who compare ---
+
+    async def compare(self, look: Callable[[Ledger | None, Posting], Awaitable[None]]) -> None:
+        """Call `look` with the ledger and what it should hold, while nothing is being posted."""
+        async with self._still:
+            if self._posting is None:
+                raise Unavailable("the ledger has not been reached since the start")
+            await look(self.ledger if self._request is None else None, self._posting)

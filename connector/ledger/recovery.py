@@ -1,0 +1,68 @@
+"""Recovery: the book as a journal tells it, and what a crash left in doubt."""
+
+import msgspec
+
+from connector.core import entries, snapshot
+from connector.core.accounts import Reservation
+from connector.core.book import Book
+from connector.core.entries import CorruptEntry, Side
+from connector.errors import Unavailable
+from connector.ledger.store import Checkpoint, Store
+
+#: The checkpoint of the book, and of what the ledger holds.
+BOOK = "book"
+LEDGER = "ledger"
+#: Key of the number up to which frames are known to have left.
+DEPARTED = "departed"
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """The book after the last entry of the journal, with doubts in its log."""
+
+    book: Book
+    #: Number of the last entry in the journal.
+    last: int
+    #: Entries that had to be read again.
+    replayed: int
+    #: Packets that this start found in doubt.
+    doubts: int
+
+
+def recover(store: Store, now_ms: int) -> Recovered:
+    """Make the book again. Raises Unavailable when the journal is damaged.
+
+    Requests do not survive their connection: what was in flight is in doubt on
+    both sides. A Fulfill whose frame may not have left is in doubt upstream,
+    and owed downstream.
+    """
+    checkpoint = store.checkpoint(BOOK) or Checkpoint(0, b"")
+    departed = int(store.meta(DEPARTED) or 0)
+    unrelayed: list[tuple[int, Reservation]] = []
+    last = checkpoint.last
+    try:
+        book = snapshot.load(checkpoint.state) if checkpoint.state else Book()
+        for batch in store.read_all(checkpoint.last):
+            departed = max(departed, batch.departed)
+            number = batch.first
+            for entry in entries.decode(batch.entries):
+                # A batch may begin before the checkpoint.
+                if number > last:
+                    reservation = book.apply(entry)
+                    last = number
+                    if reservation is not None:
+                        unrelayed.append((number, reservation))
+                number += 1
+            if number != batch.last + 1:
+                raise CorruptEntry(
+                    f"{number - batch.first} entries stand where {batch.first} to {batch.last} should"
+                )
+            unrelayed = [pair for pair in unrelayed if pair[0] > departed]
+    except CorruptEntry as error:
+        raise Unavailable(f"{store.path}: {error}") from error
+    replayed = last - checkpoint.last
+    left_open = list(book.pending.values())
+    for reservation in left_open:
+        book.doubt(reservation, Side.OPEN, Side.OPEN, now_ms)
+    for _, reservation in unrelayed:
+        book.unrelayed(reservation, now_ms)
+    return Recovered(book, last, replayed, len(left_open) + len(unrelayed))

@@ -1,0 +1,243 @@
+"""A node's books: the book in memory, its journal on disk, and the ledger behind it.
+
+Opening recovers the book, and never waits for the ledger. While the ledger is
+away nothing changes but the distance between journal and ledger; past one of
+the configured bounds new Prepares are refused, and what is in flight resolves.
+"""
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import trio
+from loguru import logger
+
+from connector.config.check import parse_cluster_id
+from connector.config.schema import NodeConfig
+from connector.core import snapshot
+from connector.core.admission import Refusal
+from connector.core.book import Book
+from connector.core.forwarding import Forwarder
+from connector.core.health import Health
+from connector.core.instant import Instant
+from connector.ledger.api import Ledger
+from connector.ledger.embedded import open_embedded
+from connector.ledger.journal import Journal, RunBlocking, in_thread
+from connector.ledger.poster import Poster
+from connector.ledger.recovery import recover
+from connector.ledger.store import Store
+from connector.limits import LAG_SAMPLES_MAX, LAG_WATCH_INTERVAL_S
+from connector.node.supervisor import supervise
+
+OpenLedger = Callable[[], Awaitable[Ledger]]
+LEDGER = "ledger"
+JOURNAL = "journal"
+
+
+class Lag(msgspec.Struct, frozen=True):
+    """How far the ledger is behind the journal."""
+
+    entries: int
+    octets: int
+    #: How old the oldest entry is that the ledger lacks.
+    age_ms: int
+
+
+class Books:
+    """The books of one node; `run` keeps them."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        health: Health,
+        now: Callable[[], Instant],
+        *,
+        run_blocking: Callable[[], RunBlocking] = in_thread,
+        open_ledger: OpenLedger | None = None,
+    ) -> None:
+        """Open or make them, blocking. Raises Unavailable when the journal cannot be used.
+
+        `open_ledger` overrides the ledger that `config` names.
+        """
+        self.config = config
+        self.journal: Journal | None = None
+        self.poster: Poster | None = None
+        #: What the ledger is, for people.
+        self.ledger_name = ""
+        self._health = health
+        self._now = now
+        #: Entry numbers and when they were the newest, oldest first: how old a lag is.
+        self._samples: deque[tuple[int, int]] = deque()
+        if config.journal.sync == "off":
+            self.book = Book()
+            logger.bind(node=config.node.name).warning(
+                "journal.sync is off: balances end with this process; never do this with money"
+            )
+            return
+        assert config.node.state_dir is not None, "the loader fills it in"
+        directory = Path(config.node.state_dir)
+        store = Store(directory, config.node.address, config.journal.sync)
+        try:
+            recovered = recover(store, now().wall_ms)
+            self.book = recovered.book
+            self.journal = Journal(
+                store, recovered.last, run_blocking(), sync=config.journal.sync, snapshot=self._snapshot
+            )
+            self.poster = Poster(
+                config.node.address,
+                self.journal,
+                open_ledger or self._ledger(directory),
+                run_blocking(),
+                fills_empty=config.ledger.open_empty == "always",
+                on_posting=self._on_posting,
+            )
+            self.poster.load()
+        except BaseException:
+            store.close()
+            raise
+        health.declare(JOURNAL, now().wall_ms)
+        health.declare(LEDGER, now().wall_ms)
+        health.up(JOURNAL, now().wall_ms)
+        logger.bind(node=config.node.name).info(
+            "books in {}: {} entries read again, {} packets in doubt ({} new), {} entries to post to {}",
+            store.path,
+            recovered.replayed,
+            len(self.book.doubts),
+            recovered.doubts,
+            self.poster.unposted,
+            self.ledger_name or "the ledger",
+        )
+
+    def _snapshot(self) -> bytes:
+        assert not self.book.log, "what is in the book has been given to the journal"
+        return snapshot.dump(self.book)
+
+    def _ledger(self, directory: Path) -> OpenLedger:
+        settings = self.config.ledger
+        replicas = settings.replicas
+        if replicas is None:
+            path = directory / "ledger.sqlite3"
+            self.ledger_name = f"the embedded ledger in {path}"
+
+            async def open_file() -> Ledger:
+                return await open_embedded(path)
+
+            return open_file
+        cluster_id = parse_cluster_id(settings.cluster_id or "0")
+        self.ledger_name = f"TigerBeetle cluster {cluster_id} at {replicas}"
+
+        async def open_cluster() -> Ledger:
+            # ctypes and the C library: only for those who use them.
+            from connector.ledger.tigerbeetle import open_tigerbeetle
+
+            return await open_tigerbeetle(cluster_id, replicas)
+
+        return open_cluster
+
+    # --- running ---
+
+    async def run(self, forwarder: Forwarder) -> None:
+        """Write the journal and post it; never returns."""
+        if self.journal is None or self.poster is None:
+            await trio.sleep_forever()
+        assert self.journal is not None
+        assert self.poster is not None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(supervise, JOURNAL, self._run_journal, self._on_outage)
+            nursery.start_soon(supervise, LEDGER, self.poster.run, self._on_outage)
+            nursery.start_soon(self._watch_lag, forwarder)
+
+    async def _run_journal(self) -> None:
+        assert self.journal is not None
+        self.journal.on_recovery = lambda: self._on_up(JOURNAL)
+        await self.journal.run()
+
+    def _on_outage(self, name: str, reason: str) -> None:
+        """A line for each change of state, not for each attempt."""
+        component = self._health.components[name]
+        news = component.up or component.reason != reason
+        self._health.down(name, reason, self._now().wall_ms)
+        if not news:
+            return
+        bound = logger.bind(node=self.config.node.name)
+        if name == JOURNAL:
+            bound.error("new packets are refused, since the journal cannot be written: {}", reason)
+        else:
+            bound.warning(
+                "the ledger is away, packets keep flowing, {} entries wait: {}", self.lag().entries, reason
+            )
+
+    def _on_up(self, name: str) -> None:
+        if self._health.up(name, self._now().wall_ms):
+            logger.bind(node=self.config.node.name).info("the {} works again", name)
+
+    def _on_posting(self) -> None:
+        if self._health.up(LEDGER, self._now().wall_ms):
+            logger.bind(node=self.config.node.name).info(
+                "posting to {}, {} entries wait", self.ledger_name or "the ledger", self.lag().entries
+            )
+
+    async def finish(self) -> None:
+        """Wait until everything is written, and what left is known to have left."""
+        if self.journal is not None:
+            await self.journal.wait_committed()
+
+    async def close(self) -> None:
+        """Close the journal; nothing may be appended any more."""
+        if self.journal is not None:
+            with trio.CancelScope(shield=True):
+                await self.journal.close()
+
+    # --- how far behind ---
+
+    def lag(self) -> Lag:
+        """How far the ledger is behind."""
+        if self.poster is None or self.journal is None or not self.poster.unposted:
+            return Lag(0, 0, 0)
+        while len(self._samples) > 1 and self._samples[1][0] <= self.poster.posted:
+            self._samples.popleft()
+        since_ms = self._samples[0][1] if self._samples else self._now().mono_ms
+        return Lag(
+            self.poster.unposted,
+            self.journal.octets_after(self.poster.posted),
+            self._now().mono_ms - since_ms,
+        )
+
+    async def _watch_lag(self, forwarder: Forwarder) -> None:
+        assert self.journal is not None
+        bounds = self.config.ledger
+        while True:
+            self._sample(self.journal.appended)
+            lag = self.lag()
+            reason = ""
+            if lag.entries > bounds.unposted_max:
+                reason = f"{lag.entries} entries"
+            elif lag.octets > bounds.unposted_max_bytes:
+                reason = f"{lag.octets} octets of entries"
+            elif lag.age_ms > bounds.unposted_age_max_s * 1000:
+                reason = f"{lag.age_ms // 1000} s"
+            self._refuse(forwarder, reason)
+            await trio.sleep(LAG_WATCH_INTERVAL_S)
+
+    def _refuse(self, forwarder: Forwarder, reason: str) -> None:
+        """Take no new Prepares while the ledger is too far behind."""
+        bound = logger.bind(node=self.config.node.name)
+        health = self._health
+        health.refusing = next((refusal.reason for refusal in forwarder.closed_by.values()), "")
+        if not reason:
+            if forwarder.closed_by.pop(LEDGER, None) is not None:
+                bound.info("new packets are taken again: the ledger has caught up")
+            return
+        refusal = Refusal("T00", f"this connector's ledger is {reason} behind its journal")
+        if forwarder.closed_by.get(LEDGER) is None:
+            bound.error("new packets are refused: the ledger is {} behind the journal", reason)
+        forwarder.closed_by[LEDGER] = refusal
+
+    def _sample(self, appended: int) -> None:
+        samples = self._samples
+        if not samples or samples[-1][0] < appended:
+            samples.append((appended, self._now().mono_ms))
+        if len(samples) > LAG_SAMPLES_MAX:
+            # Every other one: an old lag needs no exact age.
+            self._samples = deque([sample for index, sample in enumerate(samples) if not index % 2])
