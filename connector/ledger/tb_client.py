@@ -35,8 +35,8 @@ _STATUS = bindings.PacketStatus
 #: Why a session is over, and what to do.
 _ENDED: Final = {
     _STATUS.CLIENT_EVICTED: (
-        "the cluster ended this session, for it has more clients than it takes "
-        "(64, or 8 with --development): open a new one, and stop clients that are not needed"
+        "the cluster ended this session, for it takes 64 clients and this one was idle for longest: "
+        "open a new one, and stop clients that are not needed"
     ),
     _STATUS.CLIENT_RELEASE_TOO_LOW: (
         f"its servers no longer speak with clients of version {VERSION}: update the connector"

@@ -131,7 +131,8 @@ async def open_tigerbeetle(cluster_id: int, replicas: str, batch_max: int = LEDG
     except Unavailable as error:
         await client.aclose()
         raise Unavailable(
-            f"{error} (are its servers running, and is {cluster_id} the id of their cluster?)"
+            f"{error} (are its servers running, is {cluster_id} the id of their cluster, "
+            "and are fewer clients connected than they take?)"
         ) from error
     except BaseException:
         await client.aclose()
