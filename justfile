@@ -111,6 +111,12 @@ bench-growth *options: setup setup-node
 bench-micro *options: setup
     python -m pytest tests/bench/micro.py --benchmark-only --benchmark-columns=median,iqr,ops "$@"
 
+# Measure how many transfers a second the ledgers post: just bench-ledger --help
+[group('check')]
+[no-exit-message]
+bench-ledger *options: setup
+    @python -m tests.bench.ledger "$@"
+
 # Pin the newest dependencies that pyproject.toml allows: just lock --upgrade
 [group('release')]
 lock *options: setup
