@@ -18,14 +18,13 @@ from connector.core.transfers import LAYOUT, PENDING
 from connector.errors import Unavailable
 from connector.ledger.api import AccountQuery, LedgerAccount
 from connector.ledger.embedded_accounts import create_accounts
-from connector.ledger.embedded_rules import Account, Row, State, create_transfers
+from connector.ledger.embedded_rules import Account, Balances, Row, State, create_transfers
 from connector.ledger.layouts import (
     ACCOUNT,
-    BALANCE,
+    BALANCE_TIME,
     HISTORY,
     U128_MAX,
     number,
-    octets,
     pack_account,
     unpack_accounts,
 )
@@ -38,6 +37,7 @@ _TIMESTAMP_MAX: Final = 2**63 - 1
 _CACHE_KIB: Final = 16_384
 
 # An id's octets are reversed in keys: ids are made in the order of time, and so are added at the end.
+# A balance is stored without its timestamp, which is a key.
 _SCHEMA: Final = f"""
 CREATE TABLE account (
     timestamp INTEGER PRIMARY KEY,
@@ -137,11 +137,12 @@ class Store:
 
     def account_transfers(self, query: AccountQuery) -> bytes:
         """The records of transfers."""
-        return self._history("SELECT record FROM transfer WHERE", query)
+        return b"".join([record for _, record in self._history("transfer WHERE", query)])
 
     def account_balances(self, query: AccountQuery) -> bytes:
         """The records of balances."""
-        return self._history("SELECT record FROM balance WHERE account = :account AND", query)
+        rows = self._history("balance WHERE account = :account AND", query)
+        return b"".join([record + BALANCE_TIME.pack(timestamp) for timestamp, record in rows])
 
     def _prepare(self) -> None:
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -229,7 +230,7 @@ class Store:
             for account, after in ((change.debit, change.debit_after), (change.credit, change.credit_after)):
                 touched[account.key] = account
                 if account.flags & HISTORY:
-                    balances.append((account.key, timestamp, BALANCE.pack(*map(octets, after), timestamp)))
+                    balances.append((account.key, timestamp, _packed(after)))
         self._db.executemany("INSERT INTO balance VALUES (?, ?, ?)", balances)
         self._db.executemany(
             "UPDATE account SET record = ? WHERE timestamp = ?",
@@ -247,12 +248,12 @@ class Store:
             part = keys[start : start + self._in_max]
             yield from self._db.execute(f"{select} IN ({','.join('?' * len(part))})", part)
 
-    def _history(self, select: str, query: AccountQuery) -> bytes:
+    def _history(self, source: str, query: AccountQuery) -> list[tuple[int, bytes]]:
         account = self._db.execute(
             "SELECT timestamp FROM account WHERE id = ?", (_key(query.account_id),)
         ).fetchone()
         if account is None or not _valid(query):
-            return b""
+            return []
         order = f"ORDER BY timestamp {_order(query.reversed)} LIMIT :limit"
         sides = " UNION ALL ".join(
             f"SELECT * FROM (SELECT timestamp FROM transfer WHERE {side} = :account"  # noqa: S608
@@ -260,16 +261,15 @@ class Store:
             for side, wanted in (("debit", query.debits), ("credit", query.credits))
             if wanted
         )
-        rows = self._db.execute(
-            f"{select} timestamp IN ({sides}) {order}",
+        return self._db.execute(
+            f"SELECT timestamp, record FROM {source} timestamp IN ({sides}) {order}",  # noqa: S608
             {
                 "account": account[0],
                 "min": query.timestamp_min,
                 "max": query.timestamp_max or _TIMESTAMP_MAX,
                 "limit": query.limit,
             },
-        )
-        return b"".join([record for (record,) in rows])
+        ).fetchall()
 
 
 def _valid(query: AccountQuery) -> bool:
@@ -294,7 +294,14 @@ def _account(record: bytes) -> Account:
 
 def _record(account: Account) -> bytes:
     """The record with the balances of now, which stand after the id."""
-    return account.record[:16] + b"".join(map(octets, account.balances)) + account.record[80:]
+    return account.record[:16] + _packed(account.balances) + account.record[80:]
+
+
+def _packed(balances: Balances) -> bytes:
+    debits_pending, debits_posted, credits_pending, credits_posted = balances
+    # One integer of 512 bits is packed faster than four of 128.
+    joined = debits_pending | debits_posted << 128 | credits_pending << 256 | credits_posted << 384
+    return joined.to_bytes(64, "little")
 
 
 def _key(ident: int) -> bytes:

@@ -30,6 +30,8 @@ _QUERY_REVERSED: Final = 1 << 0
 ACCOUNT: Final = Struct("<16s16s16s16s16s16sQIIIHHQ")
 #: Debits pending and posted, credits pending and posted, timestamp.
 BALANCE: Final = Struct("<16s16s16s16sQ56x")
+#: Its second half.
+BALANCE_TIME: Final = Struct("<Q56x")
 #: account_id, user_data_128, user_data_64, user_data_32, code, timestamp_min and _max, limit, flags.
 ACCOUNT_FILTER: Final = Struct("<16s16sQIH58xQQII")
 #: user_data_128, user_data_64, user_data_32, ledger, code, timestamp_min and _max, limit, flags.

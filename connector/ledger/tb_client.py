@@ -194,13 +194,12 @@ async def open_client(cluster_id: int, addresses: str, name: str) -> Client:
         )
         return status
 
-    _handles[key] = handle
     status = await trio.to_thread.run_sync(init, limiter=trio.CapacityLimiter(1))
     if status != bindings.InitStatus.SUCCESS:
-        del _handles[key]
         reason = _INIT_FAILED.get(status)
         assert reason is not None, f"TigerBeetle's client refused {addresses!r}: {status.name}"
         raise Unavailable(f"{name}: {reason}")
+    _handles[key] = handle
     return Client(handle, key, name)
 
 

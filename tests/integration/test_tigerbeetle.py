@@ -229,14 +229,15 @@ async def test_fifty_outages_leave_nothing_behind(monkeypatch: pytest.MonkeyPatc
             await open_tigerbeetle(CLUSTER_ID, address)
 
     await outage()
-    threads = native_threads()
+    native, known = native_threads(), threading.active_count()
     for _ in range(50):
         await outage()
-    assert native_threads() <= threads
+    # Trio keeps a few idle threads at hand.
+    assert native_threads() < native + 10
+    assert threading.active_count() < known + 10
     assert limiter.borrowed_tokens == 0
     assert tb_client._in_flight == {}
     assert len(tb_client._handles) == handles
-    assert threading.active_count() < 10
     monkeypatch.undo()
     ledger = await opened()
     assert len(await ledger.lookup_accounts([A])) == 1
