@@ -34,6 +34,7 @@ class Account:
         "settlement",
         "threshold",
         "trigger",
+        "was_reached",
     )
 
     def __init__(self, number: int, kind: Kind, name: str, asset: Asset) -> None:
@@ -47,6 +48,7 @@ class Account:
         self.threshold = NEVER
         #: The same until it was reached, then NEVER until the debt is below it again.
         self.trigger = NEVER
+        self.was_reached = False
         self.debits_posted = 0
         self.credits_posted = 0
         self.debits_pending = 0
@@ -76,7 +78,8 @@ class Account:
 
     def arm(self) -> None:
         """Watch for the threshold, unless it has been reached already."""
-        self.trigger = NEVER if self.is_due else self.threshold
+        self.was_reached = self.is_due
+        self.trigger = NEVER if self.was_reached else self.threshold
 
     def balance(self) -> tuple[int, int, int, int]:
         """Debits posted, credits posted, debits pending, credits pending."""

@@ -170,8 +170,9 @@ class Book:
         outgoing = reservation.outgoing
         if outgoing.credits_posted - outgoing.debits_posted >= outgoing.trigger:
             outgoing.trigger = NEVER
+            outgoing.was_reached = True
             self.reached.append((outgoing, reservation))
-        if reservation.incoming.trigger == NEVER:
+        if reservation.incoming.was_reached:
             reservation.incoming.arm()
 
     def _commit(self, reservation: Reservation) -> None:

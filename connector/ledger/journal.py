@@ -1,8 +1,9 @@
 """The journal: every change of the book is on disk before the frames that it allows leave.
 
 `append` takes the entries of a batch and what is to happen once they are
-committed; one writer task joins whatever has come into one transaction after
-another, off the event loop. Nothing awaits to append.
+committed. A writer off the event loop joins whatever has come into one
+transaction after another, for as long as something comes; what it reports is
+done on the loop. Nothing awaits to append.
 
 When a transaction fails, what it held is kept and tried again, in order, and
 `on_failure` is told, so that no new entries need to come. A transaction whose
@@ -12,7 +13,10 @@ failure hides that it was committed after all is recognised by its number.
 with the next batch, or by itself when none comes.
 """
 
+import threading
 from collections.abc import Awaitable, Callable
+from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -26,6 +30,7 @@ from connector.limits import (
     ENTRY_TYPICAL_BYTES,
     JOURNAL_COMPACT_ROWS_MAX,
     JOURNAL_FLUSH_INTERVAL_S,
+    JOURNAL_IDLE_S,
     JOURNAL_MARK_DELAY_S,
 )
 
@@ -35,7 +40,9 @@ T = TypeVar("T")
 class RunBlocking(Protocol):
     """Runs a blocking function off the event loop."""
 
-    def __call__(self, function: Callable[[], T], /) -> Awaitable[T]: ...
+    def __call__(self, function: Callable[[], T], /) -> Awaitable[T]:
+        """What `function` returns."""
+        ...
 
 
 def in_thread() -> RunBlocking:
@@ -44,18 +51,24 @@ def in_thread() -> RunBlocking:
 
     async def run(function: Callable[[], T]) -> T:
         with trio.CancelScope(shield=True):
-            return await trio.to_thread.run_sync(function, limiter=limiter)
+            result = await trio.to_thread.run_sync(function, limiter=limiter)
+        return result
 
     return run
 
 
-class _Waiting(msgspec.Struct):
-    """What the next transaction is to hold, and whom to tell."""
+class _Item(msgspec.Struct, frozen=True, gc=False):
+    """Something to write, and whom to tell."""
 
+    on_commit: Callable[[], None]
     entries: list[bytes] = []
-    count: int = 0
-    statements: list[Statement] = []
-    on_commit: list[Callable[[], None]] = []
+    statements: tuple[Statement, ...] = ()
+    #: Up to which entry all frames have left.
+    departed: int = 0
+    #: Batches up to this entry may be removed.
+    unneeded: int = 0
+    #: Whether everything is to be brought to the disk.
+    flush: bool = False
 
 
 class Journal:
@@ -86,42 +99,53 @@ class Journal:
         self._run_blocking = run_blocking
         self._interval = sync == "interval"
         self._snapshot = snapshot
-        self._waiting = _Waiting()
+        self._queue: SimpleQueue[_Item] = SimpleQueue()
+        #: What the writer has taken from the queue and not written; and the number before its entries.
+        self._taken: list[_Item] = []
+        self._written = last
+        #: Set when there is work for a writer that sleeps.
         self._work = trio.Event()
         self._moved = trio.Event()
         self._marked = 0
         #: The newest checkpoint of the book, and one that waits until its frames have left.
         self._checkpointed = last
         self._next_checkpoint: Checkpoint | None = None
-        #: Up to which entry the ledger needs none any more.
+        #: Up to which entry the ledger needs none any more, and batches have been removed.
         self._ledger_last = 0
+        self._compacted = 0
         #: Octets appended by this process; what stood there before counts by the entry.
         self._octets = 0
         self._first = last
-        self._compacted = 0
 
     # --- for those who write ---
 
     def append(self, log: list[bytes], on_commit: Callable[[], None]) -> int:
         """Write the entries of a batch with the next transaction; the number of the last one. Never waits."""
-        waiting = self._waiting
-        waiting.entries += log
-        waiting.count += len(log)
-        waiting.on_commit.append(on_commit)
         self.appended += len(log)
         self._octets += sum(map(len, log))
-        self._work.set()
+        departed = min(self.departed(), self.committed)
+        unneeded = min(self._checkpointed, self._ledger_last)
+        self._put(
+            _Item(
+                on_commit,
+                log,
+                self._upkeep(departed),
+                departed,
+                unneeded if unneeded > self._compacted else 0,
+            )
+        )
         return self.appended
 
     async def execute(self, *statements: Statement) -> None:
         """Write something else with the next transaction; returns when it is on disk."""
         done = trio.Event()
-        self._waiting.statements += statements
-        self._waiting.on_commit.append(done.set)
-        self._work.set()
+        self._put(_Item(done.set, statements=statements, flush=self._interval))
         await done.wait()
-        if self._interval:
-            await self._run_blocking(self.store.flush)
+
+    def _put(self, item: _Item) -> None:
+        self._queue.put(item)
+        if not self._work.is_set():
+            self._work.set()
 
     async def checkpoint_ledger(self, checkpoint: Checkpoint) -> None:
         """Keep what the ledger holds; entries before it are not needed for it any more."""
@@ -148,96 +172,120 @@ class Journal:
         while self.committed < self.appended or self._marked < self.departed():
             await self._moved.wait()
 
+    def _upkeep(self, departed: int) -> tuple[Statement, ...]:
+        """A checkpoint of the book, when one is due and every frame before it has left."""
+        due = self._next_checkpoint
+        if due is None:
+            if self.appended - self._checkpointed >= CHECKPOINT_ENTRIES:
+                self._next_checkpoint = Checkpoint(self.appended, self._snapshot())
+        elif due.last <= min(departed, self.durable):
+            self._checkpointed = due.last
+            self._next_checkpoint = None
+            return set_checkpoint(recovery.BOOK, due), set_meta(recovery.DEPARTED, str(departed))
+        return ()
+
     # --- the writer ---
 
     async def run(self) -> None:
         """Commit what comes; never returns. Raises Unavailable when it cannot: run it again."""
+        loop, token = threading.get_ident(), trio.lowlevel.current_trio_token()
         if self.failure:
             await self._run_blocking(self.store.reopen)
         async with trio.open_nursery() as nursery:
             if self._interval:
                 nursery.start_soon(self._flush_regularly)
             while True:
-                if not self._work.is_set():
-                    await self._wait()
-                await self._commit()
+                await self._wait()
+                self._work = trio.Event()
+                try:
+                    await self._run_blocking(lambda: self._write_all(loop, token))
+                except Unavailable as error:
+                    self._fail(str(error))
+                    raise
 
     async def _wait(self) -> None:
         """Until there is work, or frames have left that are not marked."""
         delay_s = JOURNAL_MARK_DELAY_S
-        while not self._work.is_set():
+        while not (self._work.is_set() or self._taken):
             if self._marked >= self.committed:
                 await self._work.wait()
                 return
             with trio.move_on_after(delay_s):
                 await self._work.wait()
                 return
-            if self.departed() > self._marked:
+            departed = self.departed()
+            if departed > self._marked:
+                mark = set_meta(recovery.DEPARTED, str(departed))
+                self._put(_Item(lambda: None, statements=(mark,), departed=departed))
                 return
             # A peer that does not read: look again, ever more seldom.
             delay_s = min(1.0, delay_s * 2)
 
-    async def _commit(self) -> None:
-        waiting, self._waiting = self._waiting, _Waiting()
-        self._work = trio.Event()
-        departed = min(self.departed(), self.committed)
-        statements = waiting.statements + self._upkeep(departed)
-        if not waiting.count:
-            statements.append(set_meta(recovery.DEPARTED, str(departed)))
-        try:
-            await self._run_blocking(lambda: self._write(waiting.entries, departed, statements))
-        except Unavailable as error:
-            self._keep(waiting, str(error))
-            raise
-        self._marked = departed
-        self.committed += waiting.count
-        if not self._interval:
+    def _write_all(self, loop: int, token: trio.lowlevel.TrioToken) -> None:
+        """Off the loop: one transaction after another, until nothing has come for a moment.
+
+        Raises Unavailable; what could not be written stays in `_taken`. On the
+        loop itself (in simulations) nothing can come, and so it does not wait.
+        """
+        is_inline = threading.get_ident() == loop
+        while True:
+            if not self._taken:
+                try:
+                    self._taken.append(self._queue.get(timeout=0 if is_inline else JOURNAL_IDLE_S))
+                except Empty:
+                    return
+            while not self._queue.empty():
+                self._taken.append(self._queue.get())
+            items = list(self._taken)
+            removed = self._write(items)
+            self._taken = []
+            if is_inline:
+                self._finish(items, removed)
+            else:
+                token.run_sync_soon(partial(self._finish, items, removed))
+
+    def _write(self, items: list[_Item]) -> int:
+        """One transaction; up to which entry all unneeded batches are removed."""
+        log = [entry for item in items for entry in item.entries]
+        first, last = self._written + 1, self._written + len(log)
+        if self.failure:
+            # What seemed to fail may have been written.
+            there = max(0, self.store.last() - self._written)
+            log, first = log[there:], first + there
+        departed = max(item.departed for item in items)
+        unneeded = max(item.unneeded for item in items)
+        batch = Batch(first, last, departed, b"".join(log)) if log else None
+        statements = [statement for item in items for statement in item.statements]
+        removed = 0
+        if batch is not None or statements or unneeded:
+            removed = self.store.commit(batch, statements, unneeded)
+        self._written = last
+        if any(item.flush for item in items):
+            self.store.flush()
+        return unneeded if removed < JOURNAL_COMPACT_ROWS_MAX else 0
+
+    # --- on the loop ---
+
+    def _finish(self, items: list[_Item], removed: int) -> None:
+        """A transaction was committed."""
+        is_flushed = not self._interval
+        for item in items:
+            self.committed += len(item.entries)
+            self._marked = max(self._marked, item.departed)
+            is_flushed = is_flushed or item.flush
+        if is_flushed:
             self.durable = self.committed
+        self._compacted = max(self._compacted, removed)
         if self.failure:
             self.failure = ""
             self.on_success()
             self.on_recovery()
-        self._tell_moved()
-        for tell in waiting.on_commit:
-            tell()
+        self._moved.set()
+        self._moved = trio.Event()
+        for item in items:
+            item.on_commit()
 
-    def _write(self, log: list[bytes], departed: int, statements: list[Statement]) -> None:
-        """In a thread: one transaction."""
-        first = self.committed + 1
-        if self.failure:
-            # What seemed to fail may have been written.
-            written = max(0, self.store.last() - self.committed)
-            log, first = log[written:], first + written
-        batch = Batch(first, first + len(log) - 1, departed, b"".join(log)) if log else None
-        unneeded = min(self._checkpointed, self._ledger_last)
-        if unneeded == self._compacted:
-            self.store.commit(batch, statements)
-        elif self.store.commit(batch, statements, unneeded) < JOURNAL_COMPACT_ROWS_MAX:
-            self._compacted = unneeded
-
-    def _upkeep(self, departed: int) -> list[Statement]:
-        """Checkpoints that are due."""
-        work: list[Statement] = []
-        due = self._next_checkpoint
-        if due is not None and due.last <= min(departed, self.durable):
-            work += [set_checkpoint(recovery.BOOK, due), set_meta(recovery.DEPARTED, str(departed))]
-            self._checkpointed = due.last
-            self._next_checkpoint = None
-        elif due is None and self.appended - self._checkpointed >= CHECKPOINT_ENTRIES:
-            # Entries that this transaction holds too: nothing was appended since it was put together.
-            self._next_checkpoint = Checkpoint(self.appended, self._snapshot())
-        return work
-
-    def _keep(self, waiting: _Waiting, reason: str) -> None:
-        """Put back what could not be written, before all that came since."""
-        later = self._waiting
-        self._waiting = _Waiting(
-            waiting.entries + later.entries,
-            waiting.count + later.count,
-            waiting.statements + later.statements,
-            waiting.on_commit + later.on_commit,
-        )
-        self._work.set()
+    def _fail(self, reason: str) -> None:
         was_failing = bool(self.failure)
         self.failure = reason
         if not was_failing:
@@ -246,15 +294,8 @@ class Journal:
     async def _flush_regularly(self) -> None:
         while True:
             await trio.sleep(JOURNAL_FLUSH_INTERVAL_S)
-            committed = self.committed
-            if committed > self.durable:
-                await self._run_blocking(self.store.flush)
-                self.durable = committed
-                self._tell_moved()
-
-    def _tell_moved(self) -> None:
-        self._moved.set()
-        self._moved = trio.Event()
+            if self.committed > self.durable:
+                self._put(_Item(lambda: None, flush=True))
 
     async def close(self) -> None:
         """Close the file."""

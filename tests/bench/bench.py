@@ -198,10 +198,15 @@ def run_ours(load: Load, scratch: Path) -> Iterator[Server]:
         yield Server(process, [(url, url)] * load.links, settle_ms=0)
 
 
-def our_config(load: Load, btp: int, http: int) -> str:
+#: What ilp-connector has: balances in memory. `bench-books` measures the others.
+NO_BOOKS = '[journal]\nsync = "off"'
+
+
+def our_config(load: Load, btp: int, http: int, books: str = NO_BOOKS) -> str:
     """The configuration of the node."""
     sections = [
-        f'[node]\nname = "bench"\naddress = "{ADDRESS}"',
+        f'[node]\nname = "bench"\naddress = "{ADDRESS}"\nstate_dir = "state"',
+        books,
         f'[btp]\nlisten = "127.0.0.1:{btp}"',
         f'[http]\nlisten = "127.0.0.1:{http}"',
         '[log]\nlevel = "WARNING"',
