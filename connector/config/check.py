@@ -6,17 +6,16 @@ import ssl
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from ipaddress import IPv6Address
 from pathlib import Path
 
 from connector.config.credit import default_limit
 from connector.config.schema import Btp, Ledger, LocalAccount, NodeConfig, Peer
 from connector.core.rates import Asset
+from connector.ledger.replicas import parse_replicas
 from connector.limits import (
     ASSET_CODE_MAX_BYTES,
     BTP_CREDENTIAL_MAX_BYTES,
     ILP_ADDRESS_MAX_BYTES,
-    LEDGER_REPLICAS_MAX,
     U64_MAX,
     U128_MAX,
 )
@@ -28,7 +27,6 @@ Problem = tuple[str, str]
 _HTTP_PATHS = frozenset({"api", "healthz", "metrics", "readyz"})
 #: Digits are bounded: int() takes long for many.
 _CLUSTER_ID = re.compile(r"[0-9]{1,39}|0x[0-9a-fA-F]{1,32}")
-_REPLICA = re.compile(r"(?:(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):)?([0-9]{1,5})")
 
 
 def problems(config: NodeConfig) -> Iterator[Problem]:
@@ -76,30 +74,6 @@ def parse_cluster_id(text: str) -> int:
     if not 0 <= cluster_id <= U128_MAX:
         raise ValueError("a number of 128 bits is expected, for instance 0 or 0x1f")
     return cluster_id
-
-
-def parse_replicas(text: str) -> list[tuple[str, int]]:
-    """(host, port) of each replica, in order, as TigerBeetle writes them. Raises ValueError.
-
-    Between commas stand `HOST:PORT`, `[IPv6]:PORT`, or a `PORT` of this machine.
-    """
-    parts = text.split(",")
-    if len(parts) > LEDGER_REPLICAS_MAX:
-        raise ValueError(f"at most {LEDGER_REPLICAS_MAX} replicas, not {len(parts)}")
-    return [_replica(part.strip()) for part in parts]
-
-
-def _replica(text: str) -> tuple[str, int]:
-    match = _REPLICA.fullmatch(text)
-    host, port = (match[1] or "127.0.0.1", int(match[2])) if match else ("", 0)
-    if host.startswith("["):
-        try:
-            host = str(IPv6Address(host[1:-1]))
-        except ValueError:
-            host = ""
-    if not host or not 1 <= port <= 65_535:
-        raise ValueError(f"HOST:PORT is expected, for instance 127.0.0.1:3001, not {text!r}")
-    return host, port
 
 
 def _node(config: NodeConfig) -> Iterator[Problem]:

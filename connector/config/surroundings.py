@@ -7,7 +7,8 @@ since its value stands in no file.
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from connector.config.check import Problem, parse_cluster_id, parse_replicas
+from connector.config.check import Problem, parse_cluster_id
+from connector.ledger.replicas import parse_replicas
 from connector.protocol.address import is_segment
 
 _CLUSTER_ID = "TIGERBEETLE_CLUSTER_ID"

@@ -7,10 +7,10 @@ them. A request whose task is cancelled is finished all the same.
 
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -18,6 +18,7 @@ from connector.core.transfers import TRANSFER_BYTES, Transfer, unpack
 from connector.errors import Unavailable
 from connector.ledger import layouts
 from connector.ledger.api import AccountQuery, Balance, LedgerAccount
+from connector.ledger.blocking import RunBlocking, in_thread
 from connector.ledger.embedded_store import Store
 from connector.limits import LEDGER_BATCH_MAX
 
@@ -30,12 +31,6 @@ _BUGS: Final = (
     sqlite3.DataError,
     sqlite3.NotSupportedError,
 )
-
-
-class RunBlocking(Protocol):
-    """Makes a blocking call, one at a time, and gives what it returns or raises."""
-
-    def __call__(self, call: Callable[[], T], /) -> Awaitable[T]: ...
 
 
 class EmbeddedLedger:
@@ -117,15 +112,6 @@ def _translated(path: Path, call: Callable[[], T]) -> T:
         raise Unavailable(f"{path}: {error}") from error
 
 
-def _in_thread() -> RunBlocking:
-    limiter = trio.CapacityLimiter(1)
-
-    async def run(call: Callable[[], T], /) -> T:
-        return await trio.to_thread.run_sync(call, limiter=limiter)
-
-    return run
-
-
 async def open_embedded(
     path: Path, *, run_blocking: RunBlocking | None = None, now_ns: Callable[[], int] = time.time_ns
 ) -> EmbeddedLedger:
@@ -134,6 +120,6 @@ async def open_embedded(
     `run_blocking` is a thread of its own unless it is given. Raises Unavailable
     when the file cannot be read or written, or is no ledger of this version.
     """
-    run = run_blocking if run_blocking is not None else _in_thread()
+    run = run_blocking if run_blocking is not None else in_thread()
     store = await run(lambda: _translated(path, lambda: Store(path, now_ns)))
     return EmbeddedLedger(path, store, run)

@@ -14,16 +14,16 @@ with the next batch, or by itself when none comes.
 """
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Protocol, TypeVar
 
 import msgspec
 import trio
 
 from connector.errors import Unavailable
 from connector.ledger import recovery
+from connector.ledger.blocking import RunBlocking
 from connector.ledger.store import Batch, Checkpoint, Statement, Store, set_checkpoint, set_meta
 from connector.limits import (
     CHECKPOINT_ENTRIES,
@@ -33,28 +33,6 @@ from connector.limits import (
     JOURNAL_IDLE_S,
     JOURNAL_MARK_DELAY_S,
 )
-
-T = TypeVar("T")
-
-
-class RunBlocking(Protocol):
-    """Runs a blocking function off the event loop."""
-
-    def __call__(self, function: Callable[[], T], /) -> Awaitable[T]:
-        """What `function` returns."""
-        ...
-
-
-def in_thread() -> RunBlocking:
-    """A thread at a time, and none of those that others wait for."""
-    limiter = trio.CapacityLimiter(1)
-
-    async def run(function: Callable[[], T]) -> T:
-        with trio.CancelScope(shield=True):
-            result = await trio.to_thread.run_sync(function, limiter=limiter)
-        return result
-
-    return run
 
 
 class _Item(msgspec.Struct, frozen=True, gc=False):

@@ -28,7 +28,8 @@ from connector.errors import Unavailable
 from connector.ledger import recovery
 from connector.ledger.api import Ledger
 from connector.ledger.attach import attach, make_accounts
-from connector.ledger.journal import Journal, RunBlocking
+from connector.ledger.blocking import RunBlocking
+from connector.ledger.journal import Journal
 from connector.ledger.outcome import check
 from connector.ledger.store import Checkpoint, Statement, Store, set_checkpoint, set_meta
 from connector.limits import (

@@ -14,7 +14,8 @@ from connector.core.transfers import TRANSFER_BYTES, Transfer, unpack
 from connector.errors import Unavailable
 from connector.ledger import layouts
 from connector.ledger.api import AccountQuery, Balance, LedgerAccount
-from connector.ledger.replicas import parse_replicas, resolve
+from connector.ledger.replicas import parse_replicas
+from connector.ledger.resolve import resolve
 from connector.ledger.tb_client import Client, TooMuchData, open_client
 from connector.limits import LEDGER_BATCH_MAX
 

@@ -8,6 +8,7 @@ the configured bounds new Prepares are refused, and what is in flight resolves.
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import trio
@@ -18,19 +19,25 @@ from connector.config.schema import NodeConfig
 from connector.core import snapshot
 from connector.core.admission import Refusal
 from connector.core.book import Book
+from connector.core.events import LedgerState, LedgerStatus
 from connector.core.forwarding import Forwarder
 from connector.core.health import Health
 from connector.core.instant import Instant
 from connector.ledger.api import Ledger
+from connector.ledger.blocking import RunBlocking, in_thread
 from connector.ledger.embedded import open_embedded
-from connector.ledger.journal import Journal, RunBlocking, in_thread
+from connector.ledger.journal import Journal
 from connector.ledger.poster import Poster
 from connector.ledger.recovery import recover
 from connector.ledger.store import Store
 from connector.limits import LAG_SAMPLES_MAX, LAG_WATCH_INTERVAL_S
 from connector.node.supervisor import supervise
 
+if TYPE_CHECKING:
+    from loguru import Logger
+
 OpenLedger = Callable[[], Awaitable[Ledger]]
+LEDGER_FILE = "ledger.sqlite3"
 LEDGER = "ledger"
 JOURNAL = "journal"
 
@@ -65,8 +72,12 @@ class Books:
         self.poster: Poster | None = None
         #: What the ledger is, for people.
         self.ledger_name = ""
+        #: Told when the ledger goes, comes, falls too far behind or catches up.
+        self.on_ledger_change: Callable[[], None] = lambda: None
         self._health = health
         self._now = now
+        #: By what the ledger is too far behind; empty when it is not.
+        self.too_far = ""
         #: Entry numbers and when they were the newest, oldest first: how old a lag is.
         self._samples: deque[tuple[int, int]] = deque()
         if config.journal.sync == "off":
@@ -84,10 +95,12 @@ class Books:
             self.journal = Journal(
                 store, recovered.last, run_blocking(), sync=config.journal.sync, snapshot=self._snapshot
             )
+            if open_ledger is None:
+                self.ledger_name, open_ledger = ledger_of(config)
             self.poster = Poster(
                 config.node.address,
                 self.journal,
-                open_ledger or self._ledger(directory),
+                open_ledger,
                 run_blocking(),
                 fills_empty=config.ledger.open_empty == "always",
                 on_posting=self._on_posting,
@@ -112,28 +125,6 @@ class Books:
     def _snapshot(self) -> bytes:
         assert not self.book.log, "what is in the book has been given to the journal"
         return snapshot.dump(self.book)
-
-    def _ledger(self, directory: Path) -> OpenLedger:
-        settings = self.config.ledger
-        replicas = settings.replicas
-        if replicas is None:
-            path = directory / "ledger.sqlite3"
-            self.ledger_name = f"the embedded ledger in {path}"
-
-            async def open_file() -> Ledger:
-                return await open_embedded(path)
-
-            return open_file
-        cluster_id = parse_cluster_id(settings.cluster_id or "0")
-        self.ledger_name = f"TigerBeetle cluster {cluster_id} at {replicas}"
-
-        async def open_cluster() -> Ledger:
-            # ctypes and the C library: only for those who use them.
-            from connector.ledger.tigerbeetle import open_tigerbeetle
-
-            return await open_tigerbeetle(cluster_id, replicas)
-
-        return open_cluster
 
     # --- running ---
 
@@ -160,23 +151,33 @@ class Books:
         self._health.down(name, reason, self._now().wall_ms)
         if not news:
             return
-        bound = logger.bind(node=self.config.node.name)
         if name == JOURNAL:
+            bound = logger.bind(node=self.config.node.name)
             bound.error("new packets are refused, since the journal cannot be written: {}", reason)
         else:
-            bound.warning(
+            self._ledger_line().warning(
                 "the ledger is away, packets keep flowing, {} entries wait: {}", self.lag().entries, reason
             )
+            self.on_ledger_change()
 
     def _on_up(self, name: str) -> None:
         if self._health.up(name, self._now().wall_ms):
             logger.bind(node=self.config.node.name).info("the {} works again", name)
 
     def _on_posting(self) -> None:
+        assert self.poster is not None
+        # What a person confirmed was for this once.
+        self.poster.fills_empty = self.config.ledger.open_empty == "always"
         if self._health.up(LEDGER, self._now().wall_ms):
-            logger.bind(node=self.config.node.name).info(
+            self._ledger_line().info(
                 "posting to {}, {} entries wait", self.ledger_name or "the ledger", self.lag().entries
             )
+            self.on_ledger_change()
+
+    def _ledger_line(self) -> "Logger":
+        """A log line with the ledger's status as its fields."""
+        fields = msgspec.structs.asdict(self.ledger_status())
+        return logger.bind(node=self.config.node.name, **fields)
 
     async def finish(self) -> None:
         """Wait until everything is written, and what left is known to have left."""
@@ -190,6 +191,20 @@ class Books:
                 await self.journal.close()
 
     # --- how far behind ---
+
+    def ledger_status(self) -> LedgerStatus:
+        """How the ledger does."""
+        lag = self.lag()
+        component = self._health.components.get(LEDGER)
+        state: LedgerState = "healthy"
+        reason = ""
+        if component is not None and not component.up:
+            state, reason = "degraded", component.reason
+        if self.too_far:
+            state, reason = "refusing", f"{self.too_far} behind the journal" + (reason and f": {reason}")
+        return LedgerStatus(
+            state=state, entries=lag.entries, octets=lag.octets, age_ms=lag.age_ms, reason=reason
+        )
 
     def lag(self) -> Lag:
         """How far the ledger is behind."""
@@ -222,17 +237,22 @@ class Books:
 
     def _refuse(self, forwarder: Forwarder, reason: str) -> None:
         """Take no new Prepares while the ledger is too far behind."""
-        bound = logger.bind(node=self.config.node.name)
-        health = self._health
-        health.refusing = next((refusal.reason for refusal in forwarder.closed_by.values()), "")
-        if not reason:
-            if forwarder.closed_by.pop(LEDGER, None) is not None:
-                bound.info("new packets are taken again: the ledger has caught up")
+        was_too_far, self.too_far = self.too_far, reason
+        if reason:
+            refusal = Refusal("T00", f"this connector's ledger is {reason} behind its journal")
+            forwarder.closed_by[LEDGER] = refusal
+        else:
+            forwarder.closed_by.pop(LEDGER, None)
+        self._health.refusing = next((refusal.reason for refusal in forwarder.closed_by.values()), "")
+        if bool(reason) == bool(was_too_far):
             return
-        refusal = Refusal("T00", f"this connector's ledger is {reason} behind its journal")
-        if forwarder.closed_by.get(LEDGER) is None:
-            bound.error("new packets are refused: the ledger is {} behind the journal", reason)
-        forwarder.closed_by[LEDGER] = refusal
+        if reason:
+            self._ledger_line().error(
+                "new packets are refused: the ledger is {} behind the journal", reason
+            )
+        else:
+            self._ledger_line().info("new packets are taken again: the ledger has caught up")
+        self.on_ledger_change()
 
     def _sample(self, appended: int) -> None:
         samples = self._samples
@@ -241,3 +261,26 @@ class Books:
         if len(samples) > LAG_SAMPLES_MAX:
             # Every other one: an old lag needs no exact age.
             self._samples = deque([sample for index, sample in enumerate(samples) if not index % 2])
+
+
+def ledger_of(config: NodeConfig) -> tuple[str, OpenLedger]:
+    """What the configured ledger is, for people, and how it is opened."""
+    settings = config.ledger
+    replicas = settings.replicas
+    if replicas is None:
+        assert config.node.state_dir is not None, "the loader fills it in"
+        path = Path(config.node.state_dir) / LEDGER_FILE
+
+        async def open_file() -> Ledger:
+            return await open_embedded(path)
+
+        return f"the embedded ledger in {path}", open_file
+    cluster_id = parse_cluster_id(settings.cluster_id or "0")
+
+    async def open_cluster() -> Ledger:
+        # ctypes and the C library: only for those who use them.
+        from connector.ledger.tigerbeetle import open_tigerbeetle
+
+        return await open_tigerbeetle(cluster_id, replicas)
+
+    return f"TigerBeetle cluster {cluster_id} at {replicas}", open_cluster

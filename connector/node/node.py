@@ -27,7 +27,7 @@ from connector.core.instant import Instant
 from connector.core.limiter import TokenBucket
 from connector.core.policy import Policy
 from connector.core.rates import Rates
-from connector.ledger.journal import RunBlocking, in_thread
+from connector.ledger.blocking import RunBlocking, in_thread
 from connector.limits import CLOSE_TIMEOUT_S, PACKETS_PER_S_MAX
 from connector.links.dialer import DialPlan, OpenTransport, keep_dialled
 from connector.links.link import Link, open_transport

@@ -8,9 +8,10 @@ import pytest
 
 from connector.cli import config as commands
 from connector.config import load_file
-from connector.config.check import parse_cluster_id, parse_replicas
+from connector.config.check import parse_cluster_id
 from connector.config.credit import CreditTerms, terms
 from connector.errors import ConfigError
+from connector.ledger.replicas import parse_replicas
 from tests.unit.test_config_load import (
     BOB,
     FIVE_PEERS,
