@@ -172,6 +172,34 @@ SPSP_BODY_MAX_BYTES: Final = 65_536
 HTTP_CONNECTIONS_MAX: Final = 256
 #: A client that is slower is disconnected.
 HTTP_TIMEOUT_S: Final = 10
+#: The body of a request.
+HTTP_BODY_MAX_BYTES: Final = 65_536
+#: How long a person's booking is waited for to be on disk; and until commands give up on an answer.
+BOOKING_TIMEOUT_S: Final = 5.0
+ADMIN_TIMEOUT_S: Final = 60.0
+#: Rows of an account's history in one answer.
+HISTORY_ROWS_DEFAULT: Final = 100
+HISTORY_ROWS_MAX: Final = 1_000
+#: What a settlement is known by, as people write it.
+REFERENCE_MAX_CHARACTERS: Final = 256
+
+# --- Events, and the doctor ---
+
+EVENT_SUBSCRIBERS_MAX: Final = 16
+#: How often changed balances are told, and how many accounts are looked at between two looks at packets.
+BALANCE_INTERVAL_S: Final = 0.1
+BALANCE_SLICE_ACCOUNTS: Final = 256
+#: Lines about packets in doubt, for each time that some come to be.
+DOUBTS_LOGGED_MAX: Final = 8
+#: Entries between journal and ledger that the doctor replays.
+DOCTOR_ENTRIES_MAX: Final = 2_000_000
+#: Transfers of one account that are searched for pending ones that nobody knows.
+ORPHAN_SEARCH_TRANSFERS_MAX: Final = 5_000_000
+#: Orphans found in one search: more are found by the next one.
+ORPHANS_MAX: Final = 65_536
+#: Less room than this beside the journal is worth a warning, or an error.
+DISK_FREE_WARN_BYTES: Final = 4 << 30
+DISK_FREE_ERROR_BYTES: Final = 256 << 20
 
 # --- Ledger ---
 

@@ -45,6 +45,8 @@ class Book:
         self.log: list[bytes] = []
         #: Accounts that reached their settlement threshold, and by which packet; for the caller to take.
         self.reached: list[tuple[Account, Reservation | None]] = []
+        #: Packets that came to be in doubt; for the caller to take.
+        self.doubted: list[Doubt] = []
         #: Packets on their way, by number.
         self.pending: dict[int, Reservation] = {}
         #: Packets with a side in doubt, by number.
@@ -152,8 +154,11 @@ class Book:
         return reservation
 
     def _reserve(self, reservation: Reservation) -> None:
-        self.pending[reservation.number] = reservation
-        self.next_number = reservation.number + 1
+        number = reservation.number
+        self.pending[number] = reservation
+        # A book that follows another one may hear of packets in another order.
+        if number >= self.next_number:
+            self.next_number = number + 1
         incoming, outgoing = reservation.incoming, reservation.outgoing
         amount_in, fee, amount_out = reservation.amount_in, reservation.fee, reservation.amount_out
         incoming.debits_pending += amount_in
@@ -177,8 +182,17 @@ class Book:
 
     def _commit(self, reservation: Reservation) -> None:
         self._void(reservation)
-        incoming, outgoing = reservation.incoming, reservation.outgoing
-        amount_in, fee, amount_out = reservation.amount_in, reservation.fee, reservation.amount_out
+        self.post(
+            reservation.incoming,
+            reservation.outgoing,
+            reservation.amount_in,
+            reservation.fee,
+            reservation.amount_out,
+        )
+
+    @staticmethod
+    def post(incoming: Account, outgoing: Account, amount_in: int, fee: int, amount_out: int) -> None:
+        """Post a packet's amounts, with no entry; for books that follow another one."""
         incoming.debits_posted += amount_in
         outgoing.credits_posted += amount_out
         incoming.fees.credits_posted += fee
@@ -210,13 +224,14 @@ class Book:
     def doubt(self, reservation: Reservation, incoming: Side, outgoing: Side, now_ms: int) -> None:
         """The packet is over, and a side of it is not known: what is pending stands against losses."""
         self.log.append(entries.pack(entries.DOUBTED, reservation.number, now_ms, incoming, outgoing))
-        self._doubt(reservation, incoming, outgoing, now_ms)
+        self.doubted.append(self._doubt(reservation, incoming, outgoing, now_ms))
 
-    def _doubt(self, reservation: Reservation, incoming: Side, outgoing: Side, now_ms: int) -> None:
+    def _doubt(self, reservation: Reservation, incoming: Side, outgoing: Side, now_ms: int) -> Doubt:
         self._void(reservation)
         doubt = Doubt.of(reservation, incoming, outgoing, now_ms)
         doubt.hold()
         self._keep(doubt)
+        return doubt
 
     def unrelayed(self, reservation: Reservation, now_ms: int) -> None:
         """A Fulfill was booked and did not leave: take the incoming side back, and hold it in doubt."""
@@ -231,14 +246,16 @@ class Book:
                 amount,
             )
         )
-        self._unrelayed(reservation.number, now_ms, reservation.packet_id, account, amount)
+        doubt = self._unrelayed(reservation.number, now_ms, reservation.packet_id, account, amount)
+        self.doubted.append(doubt)
 
-    def _unrelayed(self, number: int, now_ms: int, packet_id: bytes, account: Account, amount: int) -> None:
+    def _unrelayed(self, number: int, now_ms: int, packet_id: bytes, account: Account, amount: int) -> Doubt:
         account.credits_posted += amount
         account.losses.debits_posted += amount
         doubt = Doubt(number, now_ms, now_ms, packet_id, account, None, amount, 0, Side.OPEN, Side.CLEAR)
         doubt.hold()
         self._keep(doubt)
+        return doubt
 
     def _keep(self, doubt: Doubt) -> None:
         if doubt.is_open:
@@ -275,7 +292,7 @@ class Book:
         return True
 
     def _settle(self, number: int, key: bytes, account: Account, amount: int, *, by_us: bool) -> None:
-        self.next_number = number + 1
+        self.next_number = max(self.next_number, number + 1)
         if len(self.settled) >= SETTLEMENTS_REMEMBERED_MAX:
             del self.settled[next(iter(self.settled))]
         self.settled[key] = None

@@ -27,10 +27,10 @@ from connector.core.transfers import TRANSFER_BYTES
 from connector.errors import Unavailable
 from connector.ledger import recovery
 from connector.ledger.api import Ledger
-from connector.ledger.attach import attach, make_accounts
+from connector.ledger.attach import ForeignLedger, attach, make_accounts
 from connector.ledger.blocking import RunBlocking
 from connector.ledger.journal import Journal
-from connector.ledger.outcome import check
+from connector.ledger.outcome import LedgerRefusal, check
 from connector.ledger.store import Checkpoint, Statement, Store, set_checkpoint, set_meta
 from connector.limits import (
     CHECKPOINT_ENTRIES,
@@ -83,6 +83,8 @@ class Poster:
         self.ledger: Ledger | None = None
         #: Every entry up to this one is in the ledger.
         self.posted = 0
+        #: Why posting stopped for somebody to look at it; empty when it did not.
+        self.alarm = ""
         #: Requests and transfers that were answered since the start.
         self.requests = 0
         self.transfers = 0
@@ -94,7 +96,10 @@ class Poster:
         self._posting: Posting | None = None
         #: Entries up to this one are in requests, answered or not.
         self._taken = 0
-        self._request: _Request | None = None
+        #: Made and not answered, oldest first: one with the ledger, and one that is next.
+        self._requests: list[_Request] = []
+        #: Decoded entries after those.
+        self._ahead: list[tuple] = []  # type: ignore[type-arg]
         self._newest = ""
         self._checkpointed = 0
         self._still = trio.Lock()
@@ -104,6 +109,11 @@ class Poster:
     def unposted(self) -> int:
         """How many entries the journal holds that the ledger does not."""
         return self._journal.appended - self.posted
+
+    @property
+    def taken(self) -> int:
+        """Entries up to this one are in requests, answered or not, and in the book of what is posted."""
+        return self._taken
 
     def load(self) -> None:
         """Find out where the last process was. Blocking. Raises Unavailable."""
@@ -146,7 +156,7 @@ class Poster:
                 f"{self._store.path}: the request of entries {recorded.after + 1} to {recorded.last} "
                 "comes out otherwise than it was sent: run the version that sent it until it has posted all"
             )
-        self._request = _Request(recorded, events, run.opened)
+        self._requests = [_Request(recorded, events, run.opened)]
         self._taken = recorded.last
 
     @staticmethod
@@ -173,8 +183,9 @@ class Poster:
                     fills_empty=self.fills_empty,
                     begin=self._begin_anew,
                 )
-                await self._finish(ledger)
+                await self._post(ledger)
             self.ledger = ledger
+            self.alarm = ""
             self._on_posting()
             while True:
                 await self._journal.wait_durable(self._taken + 1)
@@ -182,6 +193,9 @@ class Poster:
                     await self._post(ledger)
                 # What comes meanwhile shares a request, and many packets end before they are sent.
                 await trio.sleep(POSTER_PAUSE_S)
+        except (ForeignLedger, LedgerRefusal) as error:
+            self.alarm = str(error)
+            raise
         finally:
             self.ledger = None
             with trio.move_on_after(LEDGER_CLOSE_TIMEOUT_S, shield=True):
@@ -197,50 +211,49 @@ class Poster:
         assert self._posting is not None
         here = Checkpoint(self._taken, snapshot.dump(self._posting.book))
         await self._journal.execute(statement, set_checkpoint(recovery.LEDGER, here), set_meta(_REQUEST, ""))
-        self._request = None
+        self._requests = []
         self._newest = ""
         self.posted = self._checkpointed = self._taken
         self._journal.needed_by_ledger(self._taken)
 
-    async def _finish(self, ledger: Ledger) -> None:
-        """Send again what was not answered."""
-        if self._request is not None:
-            await self._send(ledger, self._request)
-
     async def _post(self, ledger: Ledger) -> None:
-        """Post until nothing durable is left."""
-        while self._taken < self._journal.durable:
-            self._request = await self._next(ledger)
-            await self._send(ledger, self._request)
-            if self.posted - self._checkpointed >= CHECKPOINT_ENTRIES:
+        """Post until nothing durable is left; the next request is made while one is answered."""
+        while self._requests or self._taken < self._journal.durable:
+            if not self._requests:
+                await self._prepare(ledger.batch_max)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._send, ledger, self._requests[0])
+                if len(self._requests) == 1 and self._taken < self._journal.durable:
+                    await self._prepare(ledger.batch_max)
+            del self._requests[0]
+            if not self._requests and self.posted - self._checkpointed >= CHECKPOINT_ENTRIES:
                 await self._checkpoint()
 
-    async def _next(self, ledger: Ledger) -> _Request:
-        """The next request, recorded."""
+    async def _prepare(self, transfers_max: int) -> None:
+        """Make the next request."""
         after = self._taken
-        durable = self._journal.durable
-        store = self._store
-        batches = await self._run_blocking(lambda: store.read(after, POSTER_READ_ENTRIES_MAX))
-        log: list[tuple] = []  # type: ignore[type-arg]
-        for batch in batches:
-            log += self._decode(batch.first, batch.entries, after, durable)
-            await trio.lowlevel.checkpoint()
+        log = self._ahead
+        if not log:
+            durable, store = self._journal.durable, self._store
+            for batch in await self._run_blocking(lambda: store.read(after, POSTER_READ_ENTRIES_MAX)):
+                log += self._decode(batch.first, batch.entries, after, durable)
+                await trio.lowlevel.checkpoint()
         run = Run()
         assert self._posting is not None
         with trio.CancelScope(shield=True):
-            # Once begun, the book and `_taken` must agree.
-            for _ in self._posting.take(run, log, ledger.batch_max, POSTER_SLICE_ENTRIES):
+            # Once begun, the book and what was taken must agree.
+            for _ in self._posting.take(run, log, transfers_max, POSTER_SLICE_ENTRIES):
                 await trio.lowlevel.checkpoint()
+            self._ahead = log[run.taken :]
             self._taken = after + run.taken
-        events = b"".join(run.transfers)
-        recorded = Recorded(after, self._taken, len(events), zlib.crc32(events), self._newest)
-        request = self._request = _Request(recorded, events, run.opened)
-        return request
+            events = b"".join(run.transfers)
+            recorded = Recorded(after, self._taken, len(events), zlib.crc32(events))
+            self._requests.append(_Request(recorded, events, run.opened))
 
     async def _send(self, ledger: Ledger, request: _Request) -> None:
         """Record a request, have it answered, and look at the answers."""
         assert self._posting is not None
-        recorded = request.recorded
+        recorded = msgspec.structs.replace(request.recorded, newest=self._newest)
         if request.events:
             await self._journal.execute(set_meta(_REQUEST, msgspec.json.encode(recorded).decode()))
         if request.opened:
@@ -251,7 +264,6 @@ class Poster:
             self._newest = request.events[-TRANSFER_BYTES : 16 - TRANSFER_BYTES].hex()
             self.requests += 1
             self.transfers += len(statuses)
-        self._request = None
         self.posted = recorded.last
         self._moved.set()
         self._moved = trio.Event()
@@ -269,4 +281,22 @@ class Poster:
         async with self._still:
             if self._posting is None:
                 raise Unavailable("the ledger has not been reached since the start")
-            await look(self.ledger if self._request is None else None, self._posting)
+            await look(None if self._requests else self.ledger, self._posting)
+
+    async def replay(self, book: Book, after: int, last: int) -> None:
+        """Make the changes of the committed entries after number `after` up to `last` in `book`.
+
+        Only within `compare`. Raises Unavailable.
+        """
+        while after < last:
+            log = await self._read(after, last)
+            if not log:
+                raise Unavailable(f"{self._store.path}: no entries after {after}, {last} were written")
+            for entry in log:
+                try:
+                    book.apply(entry)
+                except CorruptEntry as error:
+                    raise Unavailable(f"{self._store.path}: {error}") from error
+                after += 1
+                if after % POSTER_SLICE_ENTRIES == 0:
+                    await trio.lowlevel.checkpoint()

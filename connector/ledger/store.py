@@ -61,7 +61,7 @@ class Store:
     def __init__(self, directory: Path, node: str, sync: str) -> None:
         """Open or make it, for `node`; `sync` is `always` or `interval`. Raises Unavailable."""
         self.path = directory / FILE
-        self._lock = _lock(directory)
+        self._lock = lock_directory(directory)
         try:
             self._synchronous = "FULL" if sync == "always" else "NORMAL"
             self._writer = self._connect()
@@ -248,8 +248,8 @@ def _explain(error: sqlite3.DatabaseError | OSError) -> str:
     return f"{error} ({name})" if name else str(error)
 
 
-def _lock(directory: Path) -> int:
-    """Take the directory for this process. Raises Unavailable."""
+def lock_directory(directory: Path) -> int:
+    """Take the directory for this process; the file that holds the lock. Raises Unavailable."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -247,9 +247,7 @@ class Books:
         if bool(reason) == bool(was_too_far):
             return
         if reason:
-            self._ledger_line().error(
-                "new packets are refused: the ledger is {} behind the journal", reason
-            )
+            self._ledger_line().error("new packets are refused: the ledger is {} behind the journal", reason)
         else:
             self._ledger_line().info("new packets are taken again: the ledger has caught up")
         self.on_ledger_change()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import trio
 
-from connector.core.accounts import Account, Reservation
+from connector.core.accounts import Account, Doubt, Reservation
 from connector.core.forwarding import Forwarder
 from connector.core.hop import Hop
 from connector.core.instant import Instant
@@ -55,6 +55,8 @@ class Pipeline:
         self.is_draining = False
         #: Told of each account that reaches its settlement threshold, and of the packet that did it.
         self.on_reached: Callable[[Account, Reservation | None], None] = lambda account, packet: None
+        #: Told of packets that came to be in doubt.
+        self.on_doubted: Callable[[list[Doubt]], None] = lambda doubts: None
         #: Set whenever the last packet in flight is resolved.
         self._idle = trio.Event()
 
@@ -160,6 +162,9 @@ class Pipeline:
             forwarder.notices.clear()
         if forwarder.book.reached:
             self._tell_reached()
+        if forwarder.book.doubted:
+            doubted, forwarder.book.doubted = forwarder.book.doubted, []
+            self.on_doubted(doubted)
         if not forwarder.in_flight:
             self._idle.set()
 
