@@ -172,14 +172,20 @@ class Journal:
         async with trio.open_nursery() as nursery:
             if self._interval:
                 nursery.start_soon(self._flush_regularly)
-            while True:
-                await self._wait()
-                self._work = trio.Event()
-                try:
-                    await self._run_blocking(lambda: self._write_all(loop, token))
-                except Unavailable as error:
-                    self._fail(str(error))
-                    raise
+            outage = await self._write_until_outage(loop, token)
+            nursery.cancel_scope.cancel()
+        # Not from inside the nursery, which would make a group of it.
+        raise outage
+
+    async def _write_until_outage(self, loop: int, token: trio.lowlevel.TrioToken) -> Unavailable:
+        while True:
+            await self._wait()
+            self._work = trio.Event()
+            try:
+                await self._run_blocking(lambda: self._write_all(loop, token))
+            except Unavailable as error:
+                self._fail(str(error))
+                return error
 
     async def _wait(self) -> None:
         """Until there is work, or frames have left that are not marked."""
