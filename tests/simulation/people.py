@@ -13,6 +13,8 @@ class Payer:
     def __init__(self) -> None:
         self.link: Link | None = None
         self.replies: dict[int, list[ilp.Fulfill | ilp.Reject]] = {}
+        #: Requests whose connection was lost before they were answered.
+        self.lost: set[int] = set()
         self._next_id = 1
 
     def pay(self, prepare: ilp.Prepare) -> int:
@@ -39,6 +41,7 @@ class Payer:
 
     def closed(self, link: Link) -> None:
         self.link = None
+        self.lost |= {request_id for request_id, replies in self.replies.items() if not replies}
 
 
 class Shop:

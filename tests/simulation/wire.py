@@ -6,6 +6,7 @@ remembers, so that a disagreement between neighbours can be explained or not.
 """
 
 import random
+from typing import Protocol
 
 import msgspec
 import trio
@@ -35,12 +36,26 @@ class Fate(msgspec.Struct):
     read_s: float | None = None
 
 
+class Watcher(Protocol):
+    """Who is told of what ends write."""
+
+    def step(self, sender: str, name: str) -> None:
+        """`sender` is at that point; it may be killed there."""
+
+    def prepared(self, sender: str, prepare: ilp.Prepare) -> None:
+        """A Prepare has left `sender`."""
+
+
 class Cable:
     """One connection. `dialler` and `acceptor` are the names of its ends."""
 
-    def __init__(self, dialler: str, acceptor: str, faults: Faults, seed: int) -> None:
+    def __init__(self, dialler: str, acceptor: str, faults: Faults, seed: int, watcher: Watcher) -> None:
         self.ends = (dialler, acceptor)
         self.faults = faults
+        self.watcher = watcher
+        self.began_s = trio.current_time()
+        #: When it was cut, or an end closed it.
+        self.ended_s: float | None = None
         self.random = random.Random(seed)
         #: By the name of the end that asked, and its request id.
         self.fates: dict[tuple[str, int], Fate] = {}
@@ -51,8 +66,24 @@ class Cable:
 
     def cut(self) -> None:
         """Break the connection in both directions; what is under way is lost."""
+        self.end()
         for stream in (self.dialler_stream, self.acceptor_stream):
             stream.outgoing.cut()
+
+    def lose(self, name: str, *, delivers: bool) -> None:
+        """The process at end `name` was killed; its system still delivers what it was given, or not."""
+        self.end()
+        stream = self.dialler_stream if name == self.ends[0] else self.acceptor_stream
+        stream.incoming.cut()
+        if delivers:
+            stream.outgoing.close()
+        else:
+            stream.outgoing.cut()
+
+    def end(self) -> None:
+        """Note when it ended."""
+        if self.ended_s is None:
+            self.ended_s = trio.current_time()
 
 
 class _Chunk(msgspec.Struct):
@@ -129,8 +160,9 @@ class _Direction:
             return None
         request_id = int.from_bytes(payload[1:5], "big")
         if payload[0] == btp.MESSAGE:
-            condition = ilp.decode_prepare(packet).condition
-            self._cable.fates.setdefault((self._sender, request_id), Fate(condition))
+            prepare = ilp.decode_prepare(packet)
+            self._cable.watcher.prepared(self._sender, prepare)
+            self._cable.fates.setdefault((self._sender, request_id), Fate(prepare.condition))
             return None
         fate = self._cable.fates.get((self._receiver, request_id))
         if fate is not None and packet[0] == ilp.FULFILL:
@@ -162,6 +194,19 @@ class _Direction:
         # A chunk whose frames were all dropped is no end of the stream.
         return chunk.data
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self.broken or self.closed
+
+    def step(self, name: str) -> None:
+        self._cable.watcher.step(self._sender, name)
+
+    def end(self) -> None:
+        """Its sender closes the connection."""
+        self._cable.end()
+        self.close()
+
     def close(self) -> None:
         self.closed = True
         self._notify()
@@ -189,7 +234,12 @@ class _End(trio.abc.Stream):
             raise trio.BrokenResourceError("the cable was cut")
         if self.outgoing.closed or self.incoming.closed:
             raise trio.BrokenResourceError("the other end is closed")
-        self.outgoing.put(bytes(data))
+        self.outgoing.step("before a write")
+        if not self.outgoing.is_over:
+            self.outgoing.put(bytes(data))
+        self.outgoing.step("after a write")
+        if self.outgoing.is_over:
+            raise trio.BrokenResourceError("this end was killed")
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -201,6 +251,6 @@ class _End(trio.abc.Stream):
                 return data
 
     async def aclose(self) -> None:
-        self.outgoing.close()
+        self.outgoing.end()
         self.incoming.cut()
         await trio.lowlevel.checkpoint()
