@@ -21,8 +21,12 @@ from connector.limits import U64_MAX
 #: high, pending id low, high, user_data_128, _64, _32, timeout, ledger, code, flags, timestamp.
 _LAYOUT: Final = Struct("<QQ16s16sQQQQ16sQIIIHHQ")
 assert _LAYOUT.size == TRANSFER_BYTES
+_pack = _LAYOUT.pack
 
-# Slots: which of a packet's transfers an id names. A leg adds its index, 0 to 2.
+#: As much of a packet's number as an id holds: with its time, more than enough.
+_NUMBER = (1 << 40) - 1
+
+# Slots: which of a packet's transfers an id names. The low two bits are a leg's index, 0 to 2.
 _PENDING = 0
 _END = 4
 _DIRECT = 8
@@ -51,9 +55,11 @@ class Legs:
 
     def __init__(self, node: str, journal_id: int) -> None:
         self.node = node
-        self._high = (journal_id >> 16) & 0xFFFF
-        self._low = (journal_id & 0xFFFF) << 48
+        #: The journal's part of ids.
+        self.high = (journal_id >> 16) & 0xFFFF
+        self.low = (journal_id & 0xFFFF) << 48
         self._sides: dict[Account, LedgerSide] = {}
+        self._pairs: dict[tuple[Account, Account], Pair] = {}
 
     def side(self, account: Account) -> LedgerSide:
         """What the ledger knows of `account`."""
@@ -78,10 +84,10 @@ class Legs:
         ends: int = -1,
     ) -> bytes:
         """One transfer; `ends` is the slot of the pending one that it posts or voids."""
-        high = time_ms << 16 | self._high
-        low = self._low | (number & 0xFF_FFFF_FFFF) << 8
+        high = time_ms << 16 | self.high
+        low = self.low | (number & _NUMBER) << 8
         debited = self.side(debit)
-        return _LAYOUT.pack(
+        return _pack(
             low | slot,
             high,
             debited.octets,
@@ -100,49 +106,34 @@ class Legs:
             0,
         )
 
+    def pair(self, incoming: Account, outgoing: Account) -> "Pair":
+        """What all packets from `incoming` to `outgoing` have in common."""
+        key = (incoming, outgoing)
+        pair = self._pairs.get(key)
+        if pair is None:
+            # Bounded: no more than have been in flight between two accounts of this node.
+            pair = self._pairs[key] = Pair(self, incoming, outgoing)
+        return pair
+
     def pending(self, out: list[bytes], held: Reservation) -> None:
         """A packet is on its way: its legs are pending."""
         self._packet(out, held, held.time_ms, _PENDING, PENDING)
 
-    def direct(self, out: list[bytes], held: Reservation, event_ms: int) -> None:
-        """A packet was fulfilled before the ledger heard of it: its legs are posted at once."""
-        self._packet(out, held, event_ms, _DIRECT, 0)
-
     def end(self, out: list[bytes], held: Reservation, event_ms: int, *, post: bool) -> None:
         """Post or void the pending legs of a packet."""
-        self._packet(out, held, event_ms, _END, POST_PENDING if post else VOID_PENDING, ends=True)
+        self._packet(out, held, event_ms, _END, POST_PENDING if post else VOID_PENDING)
 
-    def _packet(
-        self,
-        out: list[bytes],
-        held: Reservation,
-        event_ms: int,
-        slot: int,
-        flags: int,
-        *,
-        ends: bool = False,
-    ) -> None:
-        """The legs of a packet; those that end others name them."""
-        legs = _amounts(held)
-        tag = self.side(held.outgoing).tag
-        last = len(legs) - 1
-        for index, (debit, credit, amount, code) in enumerate(legs):
-            out.append(
-                self._transfer(
-                    held.time_ms,
-                    held.number,
-                    slot + index,
-                    debit,
-                    credit,
-                    amount,
-                    code,
-                    flags | LINKED if index < last else flags,
-                    event_ms,
-                    held.packet_id,
-                    tag,
-                    _PENDING + index if ends else -1,
-                )
-            )
+    def _packet(self, out: list[bytes], held: Reservation, event_ms: int, slot: int, flags: int) -> None:
+        self.pair(held.incoming, held.outgoing).legs(
+            out,
+            held.number,
+            held.time_ms,
+            held.packet_id,
+            (held.amount_in, held.fee, held.amount_out),
+            event_ms,
+            slot,
+            flags,
+        )
 
     def doubted(
         self, out: list[bytes], held: Reservation, incoming: Side, outgoing: Side, time_ms: int
@@ -242,22 +233,76 @@ class Legs:
         )
 
 
-def legs_of(held: Reservation) -> int:
-    """How many legs a packet has."""
-    crosses = held.incoming.exchange is not held.outgoing.exchange
-    return 1 + crosses + (held.fee > 0)
+class Pair:
+    """Packets from one account to another: what is the same for all of them, worked out once."""
 
+    __slots__ = ("_crosses", "_high", "_legs", "_low", "_tag", "incoming", "outgoing")
 
-def _amounts(held: Reservation) -> list[tuple[Account, Account, int, Code]]:
-    """The legs of a packet: debit, credit, amount, code."""
-    incoming, outgoing = held.incoming, held.outgoing
-    if incoming.exchange is outgoing.exchange:
-        legs = [(incoming, outgoing, held.amount_out, Code.PACKET)]
-    else:
-        legs = [
-            (incoming, incoming.exchange, held.amount_in - held.fee, Code.EXCHANGE),
-            (outgoing.exchange, outgoing, held.amount_out, Code.PACKET),
+    def __init__(self, legs: Legs, incoming: Account, outgoing: Account) -> None:
+        self.incoming = incoming
+        self.outgoing = outgoing
+        self._high, self._low = legs.high, legs.low
+        self._tag = legs.side(outgoing).tag
+        self._crosses = incoming.exchange is not outgoing.exchange
+        main = [(incoming, outgoing, Code.PACKET)]
+        if self._crosses:
+            main = [(incoming, incoming.exchange, Code.EXCHANGE), (outgoing.exchange, outgoing, Code.PACKET)]
+        #: Debit, credit, ledger and code of each leg; the fee's is the last.
+        self._legs = [
+            (legs.side(debit).octets, legs.side(credit).octets, legs.side(debit).ledger, int(code))
+            for debit, credit, code in (*main, (incoming, incoming.fees, Code.FEE))
         ]
-    if held.fee:
-        legs.append((incoming, incoming.fees, held.fee, Code.FEE))
-    return legs
+
+    def count(self, fee: int) -> int:
+        """How many legs a packet has."""
+        return len(self._legs) - (not fee)
+
+    def direct(self, out: list[bytes], entry: tuple, event_ms: int) -> None:  # type: ignore[type-arg]
+        """A packet was fulfilled before the ledger heard of it: its legs are posted at once.
+
+        `entry` is the PREPARED entry.
+        """
+        _, number, time_ms, packet_id, _, _, amount_in, fee, amount_out = entry
+        self.legs(out, number, time_ms, packet_id, (amount_in, fee, amount_out), event_ms, _DIRECT, 0)
+
+    def legs(
+        self,
+        out: list[bytes],
+        number: int,
+        time_ms: int,
+        packet_id: bytes,
+        amounts: tuple[int, int, int],
+        event_ms: int,
+        slot: int,
+        flags: int,
+    ) -> None:
+        """The legs of a packet, linked. `amounts`: in, fee, out. Those that end others name them."""
+        amount_in, fee, amount_out = amounts
+        each = (amount_in - fee, amount_out, fee) if self._crosses else (amount_out, fee)
+        last = len(each) - 1 if fee else len(each) - 2
+        high = time_ms << 16 | self._high
+        low = self._low | (number & _NUMBER) << 8
+        ends = flags & (POST_PENDING | VOID_PENDING)
+        for index, (debit, credit, ledger, code) in enumerate(self._legs):
+            out.append(
+                _pack(
+                    low | slot + index,
+                    high,
+                    debit,
+                    credit,
+                    each[index],
+                    0,
+                    low | _PENDING + index if ends else 0,
+                    high if ends else 0,
+                    packet_id,
+                    event_ms,
+                    self._tag,
+                    0,
+                    ledger,
+                    code,
+                    flags | LINKED if index < last else flags,
+                    0,
+                )
+            )
+            if index == last:
+                return

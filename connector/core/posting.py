@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from connector.core import entries
-from connector.core.accounts import Account, Reservation
+from connector.core.accounts import Account
 from connector.core.book import Book
 from connector.core.entries import Side
-from connector.core.legs import Legs, legs_of
+from connector.core.legs import Legs, Pair
 
 #: What an entry needs at most: three voided legs and a side each in doubt.
 ENTRY_TRANSFERS_MAX: Final = 5
@@ -40,6 +40,8 @@ class Posting:
     def __init__(self, node: str, journal_id: int, book: Book) -> None:
         self.book = book
         self.legs = Legs(node, journal_id)
+        #: By the numbers of the incoming and the outgoing account.
+        self._pairs: dict[tuple[int, int], Pair] = {}
 
     def take(self, run: Run, log: Sequence[tuple], transfers_max: int, slice_max: int) -> Iterator[None]:  # type: ignore[type-arg]  # see entries.decode
         """Make `run` of as many entries of `log` as fit into `transfers_max` transfers.
@@ -48,7 +50,8 @@ class Posting:
         others to do something in between. At least one entry fits if
         `transfers_max` is at least ENTRY_TRANSFERS_MAX.
         """
-        fresh: dict[int, Reservation] = {}
+        # Packets that began in this run, as their entries; their legs come at its end.
+        fresh: dict[int, tuple] = {}  # type: ignore[type-arg]
         room = transfers_max - ENTRY_TRANSFERS_MAX
         count = 0
         for entry in log:
@@ -58,37 +61,54 @@ class Posting:
             run.taken += 1
             if run.taken % slice_max == 0:
                 yield
-        for index, reservation in enumerate(fresh.values()):
-            self.legs.pending(run.transfers, reservation)
+        for index, entry in enumerate(fresh.values()):
+            self.book.apply(entry)
+            self.legs.pending(run.transfers, self.book.pending[entry[1]])
             if index % slice_max == 0:
                 yield
 
-    def _enter(self, run: Run, fresh: dict[int, Reservation], entry: tuple) -> int:  # type: ignore[type-arg]
-        """Enter `entry` into the book; an upper bound of the transfers that it needs.
-
-        `fresh` are packets that began in this run; their legs come at its end.
-        """
+    def _enter(self, run: Run, fresh: dict[int, tuple], entry: tuple) -> int:  # type: ignore[type-arg]
+        """Enter `entry` into the book; an upper bound of the transfers that it needs."""
         kind, number = entry[0], entry[1]
         book = self.book
         if kind == entries.PREPARED:
-            book.apply(entry)
-            reservation = fresh[number] = book.pending[number]
-            return legs_of(reservation)
+            fresh[number] = entry
+            return self._pair(entry).count(entry[7])
         if kind not in (entries.FULFILLED, entries.REJECTED):
             return self._enter_other(run, fresh, entry)
-        known = fresh.pop(number, None)
+        began = fresh.pop(number, None)
+        if began is not None:
+            # Most packets end here: nothing was pending for anybody to see.
+            book.next_number = max(book.next_number, number + 1)
+            if kind == entries.FULFILLED:
+                pair = self._pair(began)
+                pair.direct(run.transfers, began, entry[2])
+                book.post(pair.incoming, pair.outgoing, began[6], began[7], began[8])
+            return 0
+        held = book.pending.get(number)
         # An unknown number is the book's to complain about.
-        reservation = known or book.pending.get(number)  # type: ignore[assignment]
         book.apply(entry)
-        if known is None:
-            self.legs.end(run.transfers, reservation, entry[2], post=kind == entries.FULFILLED)
-            return legs_of(reservation)
-        if kind == entries.FULFILLED:
-            self.legs.direct(run.transfers, reservation, entry[2])
-        return 0
+        assert held is not None
+        before = len(run.transfers)
+        self.legs.end(run.transfers, held, entry[2], post=kind == entries.FULFILLED)
+        return len(run.transfers) - before
 
-    def _enter_other(self, run: Run, fresh: dict[int, Reservation], entry: tuple) -> int:  # type: ignore[type-arg]
+    def _pair(self, entry: tuple) -> Pair:  # type: ignore[type-arg]
+        """The accounts of a PREPARED entry. Raises CorruptEntry."""
+        key = (entry[4], entry[5])
+        pair = self._pairs.get(key)
+        if pair is None:
+            try:
+                accounts = self.book.numbered(key[0]), self.book.numbered(key[1])
+            except IndexError:
+                raise entries.CorruptEntry(f"entry {entry!r} names no account") from None
+            pair = self._pairs[key] = self.legs.pair(*accounts)
+        return pair
+
+    def _enter_other(self, run: Run, fresh: dict[int, tuple], entry: tuple) -> int:  # type: ignore[type-arg]
         """Entries that are rare."""
+        if entry[0] == entries.DOUBTED and entry[1] in fresh:
+            self.book.apply(fresh[entry[1]])
         kind, number, book, legs, out = entry[0], entry[1], self.book, self.legs, run.transfers
         before = len(out)
         if kind == entries.OPENED:

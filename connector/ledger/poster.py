@@ -221,23 +221,44 @@ class Poster:
         while self._requests or self._taken < self._journal.durable:
             if not self._requests:
                 await self._prepare(ledger.batch_max)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._send, ledger, self._requests[0])
-                if len(self._requests) == 1 and self._taken < self._journal.durable:
-                    await self._prepare(ledger.batch_max)
+            await self._send_and_prepare(ledger)
             del self._requests[0]
             if not self._requests and self.posted - self._checkpointed >= CHECKPOINT_ENTRIES:
                 await self._checkpoint()
 
+    async def _send_and_prepare(self, ledger: Ledger) -> None:
+        """Have the oldest request answered, and make the next one meanwhile."""
+        outages: list[Unavailable] = []
+
+        async def send() -> None:
+            # Not let out of the nursery, which would make a group of it.
+            try:
+                await self._send(ledger, self._requests[0])
+            except Unavailable as outage:
+                outages.append(outage)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            try:
+                if len(self._requests) == 1 and self._taken < self._journal.durable:
+                    await self._prepare(ledger.batch_max)
+            except Unavailable as outage:
+                outages.append(outage)
+        if outages:
+            raise outages[0]
+
+    async def _read(self, after: int, last: int) -> list[tuple]:  # type: ignore[type-arg]
+        """Some entries after number `after`, none after `last`. Raises Unavailable."""
+        log: list[tuple] = []  # type: ignore[type-arg]
+        for batch in await self._run_blocking(lambda: self._store.read(after, POSTER_READ_ENTRIES_MAX)):
+            log += self._decode(batch.first, batch.entries, after, last)
+            await trio.lowlevel.checkpoint()
+        return log
+
     async def _prepare(self, transfers_max: int) -> None:
         """Make the next request."""
         after = self._taken
-        log = self._ahead
-        if not log:
-            durable, store = self._journal.durable, self._store
-            for batch in await self._run_blocking(lambda: store.read(after, POSTER_READ_ENTRIES_MAX)):
-                log += self._decode(batch.first, batch.entries, after, durable)
-                await trio.lowlevel.checkpoint()
+        log = self._ahead or await self._read(after, self._journal.durable)
         run = Run()
         assert self._posting is not None
         with trio.CancelScope(shield=True):
