@@ -13,8 +13,8 @@ def evidence(doubt: Doubt) -> str:
     since = f"in doubt since {_time(doubt.since_ms)}"
     if doubt.outgoing is None:
         return (
-            f"fulfilled, and owed to the next hop; the Fulfill may not have left for {source} before its link "
-            f"or this connector was lost; {since}: {source} owes it if it has the Fulfill"
+            f"fulfilled, and owed to the next hop; the Fulfill may not have left for {source} before its "
+            f"link or this connector was lost; {since}: {source} owes it if it has the Fulfill"
         )
     target = doubt.outgoing.name
     incoming, outgoing = doubt.incoming_side, doubt.outgoing_side
@@ -25,8 +25,8 @@ def evidence(doubt: Doubt) -> str:
         )
     if outgoing is Side.OWED:
         return (
-            f"{prepared}; a valid Fulfill was received from {target}, or what it is owed was decided; the link "
-            f"to {source} was lost before it could be relayed; {since}"
+            f"{prepared}; a valid Fulfill was received from {target}, or what it is owed was decided; the "
+            f"link to {source} was lost before it could be relayed; {since}"
         )
     if outgoing is Side.OPEN:
         upstream = "was decided to owe it" if incoming is Side.OWED else "owes nothing for it"

@@ -13,6 +13,7 @@ The poster is a task that Unavailable ends and its supervisor runs again.
 
 import zlib
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -217,8 +218,11 @@ class Poster:
         self._journal.needed_by_ledger(self._taken)
 
     async def _post(self, ledger: Ledger) -> None:
-        """Post until nothing durable is left; the next request is made while one is answered."""
-        while self._requests or self._taken < self._journal.durable:
+        """Post until nothing durable is left, or somebody wants to compare.
+
+        The next request is made while one is answered.
+        """
+        while self._requests or self._may_prepare():
             if not self._requests:
                 await self._prepare(ledger.batch_max)
             await self._send_and_prepare(ledger)
@@ -240,7 +244,7 @@ class Poster:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
             try:
-                if len(self._requests) == 1 and self._taken < self._journal.durable:
+                if len(self._requests) == 1 and self._may_prepare():
                     await self._prepare(ledger.batch_max)
             except Unavailable as outage:
                 outages.append(outage)
@@ -254,6 +258,9 @@ class Poster:
             log += self._decode(batch.first, batch.entries, after, last)
             await trio.lowlevel.checkpoint()
         return log
+
+    def _may_prepare(self) -> bool:
+        return self._taken < self._journal.durable and not self._still.statistics().tasks_waiting
 
     async def _prepare(self, transfers_max: int) -> None:
         """Make the next request."""
@@ -309,15 +316,16 @@ class Poster:
 
         Only within `compare`. Raises Unavailable.
         """
+        store = self._store
         while after < last:
-            log = await self._read(after, last)
-            if not log:
-                raise Unavailable(f"{self._store.path}: no entries after {after}, {last} were written")
-            for entry in log:
-                try:
-                    book.apply(entry)
-                except CorruptEntry as error:
-                    raise Unavailable(f"{self._store.path}: {error}") from error
-                after += 1
-                if after % POSTER_SLICE_ENTRIES == 0:
-                    await trio.lowlevel.checkpoint()
+            start = after
+            for batch in await self._run_blocking(partial(store.read, start, POSTER_READ_ENTRIES_MAX)):
+                for entry in self._decode(batch.first, batch.entries, start, last):
+                    try:
+                        book.apply(entry)
+                    except CorruptEntry as error:
+                        raise Unavailable(f"{store.path}: {error}") from error
+                    after += 1
+                await trio.lowlevel.checkpoint()
+            if after == start:
+                raise Unavailable(f"{store.path}: nothing stands after entry {after}, {last} were written")
