@@ -51,6 +51,8 @@ AUTH_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 2.0
 PING_INTERVAL_S: Final = 20.0
 PONG_TIMEOUT_S: Final = 10.0
+#: How long a peer is given to answer a question, such as what it holds.
+QUESTION_TIMEOUT_S: Final = 2.0
 
 # --- Supervision ---
 
@@ -174,9 +176,12 @@ HTTP_CONNECTIONS_MAX: Final = 256
 HTTP_TIMEOUT_S: Final = 10
 #: The body of a request.
 HTTP_BODY_MAX_BYTES: Final = 65_536
-#: How long a person's booking is waited for to be on disk; and until commands give up on an answer.
+#: How long a person's booking is waited for to be on disk.
 BOOKING_TIMEOUT_S: Final = 5.0
-ADMIN_TIMEOUT_S: Final = 60.0
+#: How long a command waits for a node's answer.
+ADMIN_TIMEOUT_S: Final = 10.0
+#: How long one answer waits for a job, such as the doctor's examination.
+JOB_WAIT_S: Final = 5.0
 #: Rows of an account's history in one answer.
 HISTORY_ROWS_DEFAULT: Final = 100
 HISTORY_ROWS_MAX: Final = 1_000
@@ -225,6 +230,7 @@ assert WRITE_SOFT_MAX_BYTES < WRITE_HARD_MAX_BYTES
 assert IN_FLIGHT_PER_LINK_MAX <= IN_FLIGHT_MAX <= U32_MAX // 2
 assert EXPIRY_MARGIN_MS < HOLD_MAX_MS
 assert BACKOFF_MIN_S <= BACKOFF_MAX_S <= STABLE_AFTER_S
+assert max(BOOKING_TIMEOUT_S, JOB_WAIT_S) < HTTP_TIMEOUT_S
 assert PONG_TIMEOUT_S <= PING_INTERVAL_S
 assert STREAM_WINDOW_START <= STREAM_SENDER_IN_FLIGHT_MAX
 assert STREAM_BACKOFF_MIN_MS <= STREAM_BACKOFF_MAX_MS

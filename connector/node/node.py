@@ -14,6 +14,7 @@ from hashlib import sha256
 
 import trio
 from loguru import logger
+from starlette.routing import BaseRoute
 
 from connector.config.check import parse_listen, parse_price
 from connector.config.credit import terms
@@ -34,14 +35,21 @@ from connector.links.link import Link, open_transport
 from connector.links.listener import Listener, open_listeners
 from connector.links.registry import Credentials, Registry
 from connector.node import http
+from connector.node.accounts_http import AccountsHttp
+from connector.node.announcer import Announcer
 from connector.node.books import Books, OpenLedger
+from connector.node.books_http import BooksHttp
+from connector.node.clerk import Clerk
+from connector.node.doctor import Doctor, ask_nobody
 from connector.node.http_server import HttpServer
+from connector.node.jobs import Jobs
 from connector.node.pipeline import Pipeline
 from connector.node.supervisor import supervise
 from connector.protocol.address import child
 from connector.protocol.btp import split_url
 from connector.receiver import spsp
 from connector.receiver.stream_server import StreamServer
+from connector.telemetry.events import Events
 
 
 def system_instant() -> Instant:
@@ -78,6 +86,12 @@ class Node:
         self._receivers: dict[str, StreamServer] = {}
         self.forwarder = Forwarder(self.address, _rates(config), _policy(config), self.book)
         self.pipeline = Pipeline(self.forwarder, self.registry, now, self._on_link, self.books.journal)
+        self.events = Events()
+        self.announcer = Announcer(self.name, self.book, self.books.ledger_status, self.events)
+        self.pipeline.on_reached = self.announcer.reached
+        self.pipeline.on_doubted = self.announcer.doubted
+        self.books.on_ledger_change = self.announcer.ledger_changed
+        self._jobs = Jobs()
         self.listener = Listener(self.registry, self.pipeline, _server_tls(config))
         self._btp: list[trio.SocketListener] = []
         self._web: list[trio.SocketListener] = []
@@ -147,6 +161,8 @@ class Node:
             nursery.start_soon(self.pipeline.run_expiry)
             nursery.start_soon(self.pipeline.gate.run)
             nursery.start_soon(self.books.run, self.forwarder)
+            nursery.start_soon(self.announcer.run)
+            nursery.start_soon(self._jobs.run)
             # What recovery and the configuration entered into the book.
             self.pipeline.release()
             if self._btp:
@@ -197,8 +213,17 @@ class Node:
 
     async def _serve_http(self, listeners: list[trio.SocketListener]) -> None:
         routes = spsp.routes(self._receivers, self._default_account())
-        app = http.application(self.name, self.address, self.health, self.book, routes)
+        app = http.application(self.name, self.address, self.health, self._api(), routes)
         await HttpServer(app).run(listeners)
+
+    def _api(self) -> list[BaseRoute]:
+        """What people ask of the node."""
+        clerk = Clerk(self.address, self.books, self.pipeline.release, self._now)
+        doctor = Doctor(self.name, self.address, self.books, lambda: self._now().wall_ms, ask_nobody)
+        return [
+            *AccountsHttp(self.name, clerk).routes(),
+            *BooksHttp(self.name, self.books, doctor, self._jobs).routes(),
+        ]
 
     def _default_account(self) -> str | None:
         return self.config.accounts[0].name if self.config.accounts else None

@@ -8,12 +8,15 @@ import httpx
 import pytest
 import trio
 
-from connector.core.book import Book
 from connector.core.health import Health
 from connector.limits import HTTP_CONNECTIONS_MAX
 from connector.links.listener import open_listeners
 from connector.node import http, http_server
+from connector.node.accounts_http import AccountsHttp
+from connector.node.books import Books
+from connector.node.clerk import Clerk
 from connector.node.http_server import HttpServer
+from tests.integration.peers import mock_instant, node_config
 
 UPGRADE = (
     b"GET /alice HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -41,7 +44,9 @@ async def served() -> AsyncIterator[int]:
     """A node's HTTP application on a real port, which must still answer at the end."""
     health = Health()
     health.started = True
-    app = http.application("node", "test.node", health, Book(), [])
+    books = Books(node_config(), health, mock_instant)
+    clerk = Clerk("test.node", books, lambda: None, mock_instant)
+    app = http.application("node", "test.node", health, AccountsHttp("node", clerk).routes(), [])
     listeners = await open_listeners("127.0.0.1", 0)
     port = listeners[0].socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
