@@ -118,6 +118,8 @@ POSTER_PAUSE_S: Final = 0.02
 #: How often a lag of the ledger is looked at, and how many looks are remembered for its age.
 LAG_WATCH_INTERVAL_S: Final = 1.0
 LAG_SAMPLES_MAX: Final = 4_096
+#: Digits of a balance that a peer tells us: more than any sum of 64-bit amounts has.
+BALANCE_DIGITS_MAX: Final = 40
 #: A Fulfill is relayed after this long, committed or not.
 FULFILL_HOLD_MAX_MS: Final = 20
 

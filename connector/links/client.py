@@ -97,6 +97,9 @@ class Client:
     def drained(self, link: Link) -> None:
         """See `link.Handler`."""
 
+    def asked(self, link: Link, name: str, data: bytes) -> bytes | None:
+        """See `link.Handler`."""
+
     def closed(self, link: Link) -> None:
         """See `link.Handler`."""
         self.fail(Unavailable(f"the link to {link.peer} is gone: {link.close_reason}"))

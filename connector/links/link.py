@@ -23,6 +23,7 @@ from connector.limits import (
     HANDSHAKE_TIMEOUT_S,
     PING_INTERVAL_S,
     PONG_TIMEOUT_S,
+    QUESTION_TIMEOUT_S,
 )
 from connector.links.frames import FrameStream
 from connector.links.session import Authenticate, Item, Session
@@ -52,6 +53,9 @@ class Handler(Protocol):
 
     def drained(self, link: "Link") -> None:
         """A congested link has room again."""
+
+    def asked(self, link: "Link", name: str, data: bytes) -> bytes | None:
+        """A question in sub-protocol `name`: the answer, or None when we do not know it."""
 
     def closed(self, link: "Link") -> None:
         """An opened link is gone."""
@@ -113,6 +117,20 @@ class Link:
             ],
         )
 
+    async def ask(self, name: str, data: bytes) -> bytes | None:
+        """Ask the peer in sub-protocol `name`; None when it does not know it, or says nothing in time."""
+        answered = trio.Event()
+        answers: list[bytes | None] = []
+
+        def on_answer(answer: bytes | None) -> None:
+            answers.append(answer)
+            answered.set()
+
+        self.session.ask(name, data, on_answer)
+        with trio.move_on_after(QUESTION_TIMEOUT_S):
+            await answered.wait()
+        return answers[0] if answers else None
+
     def close(self, reason: str) -> None:
         """Begin to close, once what is queued has been written."""
         self.session.close(reason)
@@ -134,6 +152,10 @@ class Link:
     def packets(self, batch: list[Item]) -> None:
         """See `session.Wire`."""
         self._handler.packets(self, batch)
+
+    def asked(self, name: str, data: bytes) -> bytes | None:
+        """See `session.Wire`."""
+        return self._handler.asked(self, name, data)
 
     def ended(self, reason: str, error: Exception | None) -> None:
         """See `session.Wire`."""

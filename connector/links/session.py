@@ -8,7 +8,8 @@ No I/O: frames come in by `receive`, and go out through the `Wire` given.
 
 Invariants: nothing but `auth` is heard before OPEN; a frame that cannot be
 read closes this connection and nothing else; after CLOSED nothing is handed on;
-requests without an ILP packet are answered at a bounded rate.
+requests without an ILP packet are answered at a bounded rate; of our own
+questions one is open at a time.
 """
 
 import time
@@ -27,6 +28,9 @@ Item = tuple[int, int, bytes]
 
 #: Checks a token and a user name; the peer's name, or None.
 Authenticate = Callable[[str, str], str | None]
+
+#: The request id of our own questions; packets have others.
+_QUESTION_ID = 0
 
 #: How much of what a peer says of itself stands in reasons and logs, in characters.
 _SHOWN_MAX = 80
@@ -54,6 +58,9 @@ class Wire(Protocol):
     def packets(self, batch: list[Item]) -> None:
         """ILP packets came, in order."""
 
+    def asked(self, name: str, data: bytes) -> bytes | None:
+        """A sub-protocol other than `auth` and `ilp`: what to answer in it, or None for an empty answer."""
+
     def ended(self, reason: str, error: Exception | None) -> None:
         """The session is closed: close the connection once what was written is gone."""
 
@@ -76,6 +83,8 @@ class Session:
         self._authenticate: Authenticate | None = None
         self._auth_request_id = 0
         self._clock = clock
+        #: Who waits for the answer to our question, and the sub-protocol that it is in.
+        self._question: tuple[str, Callable[[bytes | None], None]] | None = None
         self._answers = TokenBucket(BTP_ANSWERS_PER_S_MAX, BTP_ANSWERS_BURST_MAX)
 
     def listen(self, authenticate: Authenticate) -> None:
@@ -130,12 +139,17 @@ class Session:
             self._pay_for_answer()
             self._write_error(request_id, "F00", "NotAcceptedError", "transfers are not taken here")
             return
+        if isinstance(frame, btp.Error) and request_id == _QUESTION_ID:
+            self._take_answer(())
+            return
         if isinstance(frame, btp.Error):
             batch.append((btp.ERROR, request_id, f"answered with BTP error {_escaped(frame.code)}".encode()))
             return
         ilp = btp.find(frame.sub_protocols, btp.ILP)
         if isinstance(frame, btp.Response):
-            if ilp is None:
+            if request_id == _QUESTION_ID:
+                self._take_answer(frame.sub_protocols)
+            elif ilp is None:
                 batch.append((btp.ERROR, request_id, b"answered without an ILP packet"))
             else:
                 batch.append((btp.RESPONSE, request_id, ilp.data))
@@ -144,9 +158,41 @@ class Session:
         elif ilp is not None:
             batch.append((btp.MESSAGE, request_id, ilp.data))
         else:
-            # Stock clients rely on an answer to sub-protocols that we do not know.
             self._pay_for_answer()
-            self._wire.write([btp.empty_response(request_id)])
+            self._wire.write([self._answer_to(request_id, frame.sub_protocols)])
+
+    def _answer_to(self, request_id: int, sub_protocols: tuple[btp.SubProtocol, ...]) -> bytes:
+        """The Response to a Message without a packet.
+
+        Stock clients rely on one to sub-protocols that we do not know, and it is empty.
+        """
+        if not sub_protocols:
+            return btp.empty_response(request_id)
+        name = sub_protocols[0].name
+        data = self._wire.asked(name, sub_protocols[0].data)
+        if data is None:
+            return btp.empty_response(request_id)
+        return btp.encode(btp.Response(request_id, (btp.SubProtocol(name, btp.JSON, data),)))
+
+    # --- our questions ---
+
+    def ask(self, name: str, data: bytes, on_answer: Callable[[bytes | None], None]) -> None:
+        """Send a Message in sub-protocol `name`; `on_answer(data)`, or None when there is no such answer.
+
+        One at a time: an earlier question that was not answered gets None now.
+        """
+        self._take_answer(())
+        if self.state is not State.OPEN:
+            on_answer(None)
+            return
+        self._question = (name, on_answer)
+        self._wire.write([btp.encode(btp.Message(_QUESTION_ID, (btp.SubProtocol(name, btp.JSON, data),)))])
+
+    def _take_answer(self, sub_protocols: tuple[btp.SubProtocol, ...]) -> None:
+        question, self._question = self._question, None
+        if question is not None:
+            answer = btp.find(sub_protocols, question[0])
+            question[1](None if answer is None else answer.data)
 
     def _pay_for_answer(self) -> None:
         if not self._answers.take(self._clock()):
@@ -208,6 +254,7 @@ class Session:
         """End the session; frames that come later are not looked at."""
         if self.state is not State.CLOSED:
             self.state = State.CLOSED
+            self._take_answer(())
             self._wire.ended(reason, error)
 
     def _write_error(self, request_id: int, code: str, name: str, reason: str) -> None:

@@ -34,13 +34,14 @@ from connector.links.dialer import DialPlan, OpenTransport, keep_dialled
 from connector.links.link import Link, open_transport
 from connector.links.listener import Listener, open_listeners
 from connector.links.registry import Credentials, Registry
-from connector.node import http
+from connector.node import balance, http
 from connector.node.accounts_http import AccountsHttp
 from connector.node.announcer import Announcer
 from connector.node.books import Books, OpenLedger
 from connector.node.books_http import BooksHttp
 from connector.node.clerk import Clerk
-from connector.node.doctor import Doctor, ask_nobody
+from connector.node.diagnosis import PeerAnswer
+from connector.node.doctor import Doctor
 from connector.node.http_server import HttpServer
 from connector.node.jobs import Jobs
 from connector.node.pipeline import Pipeline
@@ -219,11 +220,16 @@ class Node:
     def _api(self) -> list[BaseRoute]:
         """What people ask of the node."""
         clerk = Clerk(self.address, self.books, self.pipeline.release, self._now)
-        doctor = Doctor(self.name, self.address, self.books, lambda: self._now().wall_ms, ask_nobody)
+        doctor = Doctor(self.name, self.address, self.books, lambda: self._now().wall_ms, self._ask_peers)
         return [
             *AccountsHttp(self.name, clerk).routes(),
             *BooksHttp(self.name, self.books, doctor, self._jobs).routes(),
         ]
+
+    async def _ask_peers(self) -> list[PeerAnswer]:
+        """What everybody who is connected holds of us."""
+        accounts = {name: hop.account for name, hop in self.forwarder.hops.items()}
+        return await balance.ask_peers(self.registry, accounts)
 
     def _default_account(self) -> str | None:
         return self.config.accounts[0].name if self.config.accounts else None

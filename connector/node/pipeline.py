@@ -19,6 +19,7 @@ from connector.ledger.journal import Journal
 from connector.links.link import Link
 from connector.links.registry import Registry
 from connector.links.session import Item
+from connector.node import balance
 from connector.node.gate import Gate, Parcel
 from connector.node.notices import NoticeLog
 from connector.protocol import ilp
@@ -91,6 +92,12 @@ class Pipeline:
         hop = self._forwarder.hops[link.peer]
         if self._sessions.get(link) == hop.session:
             hop.congested = False
+
+    def asked(self, link: Link, name: str, data: bytes) -> bytes | None:
+        """See `links.link.Handler`."""
+        if name == balance.NAME:
+            return balance.answer(self._forwarder.hops[link.peer].account)
+        return None
 
     def packets(self, link: Link, batch: list[Item]) -> None:
         """See `links.link.Handler`."""

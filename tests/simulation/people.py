@@ -39,6 +39,8 @@ class Payer:
 
     def drained(self, link: Link) -> None: ...
 
+    def asked(self, link: Link, name: str, data: bytes) -> bytes | None: ...
+
     def closed(self, link: Link) -> None:
         self.link = None
         self.lost |= {request_id for request_id, replies in self.replies.items() if not replies}
@@ -84,7 +86,7 @@ class Shop:
             elif manner == self.GARBAGE:
                 replies.append((btp.RESPONSE, request_id, b"\x0d\x00"))
             elif manner == self.LATE:
-                self._nursery.start_soon(self._later, link, fulfill, prepare, 40.0)
+                self._nursery.start_soon(self._later, link, fulfill, prepare, 33.0)
             elif manner == self.SLOW:
                 self._nursery.start_soon(self._later, link, fulfill, prepare, 2.0)
         if replies:
@@ -100,5 +102,7 @@ class Shop:
         self.sold_ms[prepare.condition] = int(trio.current_time() * 1000)
 
     def drained(self, link: Link) -> None: ...
+
+    def asked(self, link: Link, name: str, data: bytes) -> bytes | None: ...
 
     def closed(self, link: Link) -> None: ...

@@ -43,6 +43,9 @@ class Wire:
     def packets(self, batch: list[Item]) -> None:
         self.heard += batch
 
+    def asked(self, name: str, data: bytes) -> bytes | None:
+        return b"[" + data + b"]" if name == "known" else None
+
     def ended(self, reason: str, error: Exception | None) -> None:
         assert self.reason == ""
         self.reason, self.error = reason, error
@@ -98,6 +101,50 @@ def test_packets_and_answers_to_ours_cost_nothing(wire: Wire) -> None:
     wire.session.receive(frames * (BTP_ANSWERS_BURST_MAX + 1))
     assert wire.is_open()
     assert len(wire.heard) == 3 * (BTP_ANSWERS_BURST_MAX + 1)
+
+
+def test_a_known_sub_protocol_is_answered_and_an_unknown_one_with_nothing(wire: Wire) -> None:
+    for name in ("known", "unknown"):
+        wire.session.receive([btp.encode(btp.Message(7, (btp.SubProtocol(name, btp.JSON, b"1"),)))])
+    wire.session.receive([btp.encode(btp.Message(8, ()))])
+    answer = btp.SubProtocol("known", btp.JSON, b"[1]")
+    assert wire.written == [btp.Response(7, (answer,)), btp.Response(7, ()), btp.Response(8, ())]
+
+
+def test_a_question_is_answered_once(wire: Wire) -> None:
+    answers: list[bytes | None] = []
+    wire.session.ask("known", b"", answers.append)
+    assert wire.written == [btp.Message(0, (btp.SubProtocol("known", btp.JSON, b""),))]
+    reply = btp.encode(btp.Response(0, (btp.SubProtocol("known", btp.JSON, b"2"),)))
+    wire.session.receive([reply, reply])
+    assert answers == [b"2"]
+    assert wire.heard == []
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        btp.empty_response(0),
+        btp.encode(btp.Response(0, (btp.SubProtocol("other", btp.JSON, b"2"),))),
+        btp.encode(btp.Error(0, "F00", "NotAcceptedError", "", b"")),
+    ],
+)
+def test_a_question_that_is_not_understood(wire: Wire, reply: bytes) -> None:
+    answers: list[bytes | None] = []
+    wire.session.ask("known", b"", answers.append)
+    wire.session.receive([reply])
+    assert answers == [None]
+    assert wire.heard == []
+
+
+def test_a_question_ends_with_the_next_one_or_with_the_session(wire: Wire) -> None:
+    answers: list[bytes | None] = []
+    wire.session.ask("known", b"", answers.append)
+    wire.session.ask("known", b"", answers.append)
+    assert answers == [None]
+    wire.session.close("enough")
+    wire.session.ask("known", b"", answers.append)
+    assert answers == [None, None, None]
 
 
 def test_the_code_of_an_error_is_shown_in_printable_characters(wire: Wire) -> None:
