@@ -60,8 +60,12 @@ class Journal:
         *,
         sync: str,
         snapshot: Callable[[], bytes],
+        checkpointed: int = 0,
     ) -> None:
-        """`last` is the number of the newest entry; `snapshot` gives the book after all that was appended."""
+        """`last` is the number of the newest entry; `snapshot` gives the book after all that was appended.
+
+        `checkpointed` is the last entry that the stored checkpoint of the book holds.
+        """
         self.store = store
         #: Number of the newest entry: appended, committed, and on disk for certain.
         self.appended = self.committed = self.durable = last
@@ -86,7 +90,7 @@ class Journal:
         self._moved = trio.Event()
         self._marked = 0
         #: The newest checkpoint of the book, and one that waits until its frames have left.
-        self._checkpointed = last
+        self._checkpointed = checkpointed
         self._next_checkpoint: Checkpoint | None = None
         #: Up to which entry the ledger needs none any more, and batches have been removed.
         self._ledger_last = 0

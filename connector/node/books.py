@@ -93,7 +93,12 @@ class Books:
             recovered = recover(store, now().wall_ms)
             self.book = recovered.book
             self.journal = Journal(
-                store, recovered.last, run_blocking(), sync=config.journal.sync, snapshot=self._snapshot
+                store,
+                recovered.last,
+                run_blocking(),
+                sync=config.journal.sync,
+                snapshot=self._snapshot,
+                checkpointed=recovered.last - recovered.replayed,
             )
             if open_ledger is None:
                 self.ledger_name, open_ledger = ledger_of(config)
