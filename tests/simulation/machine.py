@@ -416,10 +416,21 @@ class Life:
     def _watch_poster(self) -> None:
         poster = self.poster
         send: Callable[[Any, Any], Awaitable[None]] = poster._send
+        prepare: Callable[[int], Awaitable[None]] = poster._prepare
+        preparing: list[bool] = []
+
+        async def prepared(transfers_max: int) -> None:
+            preparing.append(True)
+            try:
+                await prepare(transfers_max)
+            finally:
+                preparing.pop()
 
         async def sent(session: Session, request: Any) -> None:
             await send(session, request)
             assert poster.posted <= self.journal.durable, "only what is on disk is posted"
+            if preparing or len(poster._requests) > 1:
+                return  # The poster's book is ahead of the ledger.
             posting = poster._posting
             assert posting is not None
             check_balances(
@@ -427,3 +438,4 @@ class Life:
             )
 
         poster._send = sent  # type: ignore[method-assign, assignment]
+        poster._prepare = prepared  # type: ignore[method-assign]

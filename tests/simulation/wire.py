@@ -24,6 +24,8 @@ class Faults(msgspec.Struct, frozen=True):
 
 
 NO_FAULTS = Faults()
+#: How many writes come in two reads.
+_TEARS = 0.25
 
 
 class Fate(msgspec.Struct):
@@ -126,7 +128,8 @@ class _Direction:
             due_s = max(due_s, self._chunks[-1].due_s)  # A connection keeps its order.
         # Reads end anywhere. Only a repeated Prepare comes in one read with the first: later it
         # would be another packet, by the same right as the first.
-        cut = self._cable.random.randrange(len(out)) if out and not self._repeated else 0
+        tears = self._cable.random.random() < _TEARS and out and not self._repeated
+        cut = self._cable.random.randrange(len(out)) if tears else 0
         self._repeated = False
         if cut:
             self._chunks.append(_Chunk(due_s, out[:cut], []))

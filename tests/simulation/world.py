@@ -10,9 +10,12 @@ doubt, and it is judged again.
 import random
 import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from unittest.mock import patch
 
 import msgspec
 import trio
@@ -26,14 +29,14 @@ from tests.simulation import disk
 from tests.simulation.judge import Disagreement, Judge
 from tests.simulation.ledgers import LedgerServer
 from tests.simulation.machine import DoubtSeen, Machine
-from tests.simulation.network import NODES, script
+from tests.simulation.network import NODES, Script, script
 from tests.simulation.people import Payer, Shop
 from tests.simulation.wire import NO_FAULTS, Cable, Faults
 
-PACKETS = 30
-TRAFFIC_S = 20.0
+PACKETS = 22
+TRAFFIC_S = 15.0
 #: By then every packet has been answered, or has expired on each node.
-_SETTLE_S = 45.0
+_SETTLE_S = 37.0
 #: A supervisor's longest pause, and a slow ledger's time for what is left.
 _POST_MAX_S = 600
 
@@ -263,6 +266,18 @@ def _is_idle(machine: Machine) -> bool:
     )
 
 
+@contextmanager
+def _bounds(plan: Script) -> Iterator[None]:
+    """Checkpoints often, in some seeds; and less of what only costs time."""
+    often = {"CHECKPOINT_ENTRIES": 24} if plan.checkpoints else {}
+    with (
+        patch.multiple("connector.ledger.journal", JOURNAL_FLUSH_INTERVAL_S=2.0, **often),
+        patch.multiple("connector.ledger.poster", POSTER_PAUSE_S=0.02, **often),
+        patch.multiple("connector.node.books", LAG_WATCH_INTERVAL_S=5.0),
+    ):
+        yield
+
+
 def run_seed(seed: int) -> Result:
     """Play one seed. AssertionError if it fails."""
     # trio shuffles tasks; with its own random source seeded, a seed is one schedule.
@@ -273,7 +288,8 @@ def run_seed(seed: int) -> Result:
     try:
         world = World(seed, root)
         try:
-            trio.run(world.play, clock=MockClock(autojump_threshold=0))
+            with _bounds(world.plan):
+                trio.run(world.play, clock=MockClock(autojump_threshold=0))
         except BaseException as error:
             story = "\n".join(world.story)
             error.add_note(f"seed {seed}: reproduce with `python -m tests.simulation {seed}`\n{story}")
