@@ -133,6 +133,12 @@ class Judge:
             self._judge_node(machine)
             self._judge_payer(name)
             self._judge_shop(name)
+            for packet_id, packet in self.views[name].items():
+                if packet.incoming_side is Side.OWED:
+                    has_left = any(
+                        fate.fulfilled for _, fate in self._fates(packet.incoming, name, packet_id)
+                    )
+                    assert has_left, f"{name} counts on {packet_id.hex()} and never relayed its fulfill"
             for seen in machine.doubts:
                 if not seen.after_crash:
                     for neighbour, _ in seen.sides:
@@ -244,9 +250,6 @@ class Judge:
                 assert not prepare.amount or side is not Side.CLEAR, "relayed and not booked"
             else:
                 assert side is not Side.OWED, "rejected and booked"
-        for packet_id, packet in self.views[name].items():
-            if packet.incoming == "payer" and packet.incoming_side is Side.OWED:
-                assert self._fulfill_left("payer", name, packet_id), "booked and not relayed"
 
     def _judge_shop(self, name: str) -> None:
         shop = self.shops[name]
@@ -324,9 +327,6 @@ class Judge:
                 for (end, _), fate in cable.fates.items():
                     if end == asker and fate.condition[:16] == packet_id:
                         yield cable, fate
-
-    def _fulfill_left(self, asker: str, answerer: str, packet_id: bytes) -> bool:
-        return any(fate.fulfilled for _, fate in self._fates(asker, answerer, packet_id))
 
     def _explain(self, debtor: str, creditor: str, packet_id: bytes) -> str:
         """Why the Fulfill that `creditor` sent did not count; fails if nothing explains it."""

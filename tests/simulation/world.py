@@ -11,7 +11,7 @@ import random
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -78,20 +78,20 @@ class World:
     # --- what machines ask of the world ---
 
     def may_crash(self) -> bool:
-        """See `machine.Around`."""
+        """See `life.Around`."""
         if self._is_calm or not self._crashes_left:
             return False
         self._crashes_left -= 1
         return True
 
     def unplug(self, name: str, *, delivers: bool) -> None:
-        """See `machine.Around`."""
+        """See `life.Around`."""
         for cable in self.cables:
             if name in cable.ends and cable.ended_s is None:
                 cable.lose(name, delivers=delivers)
 
     def tell(self, what: str, name: str, more: str = "") -> None:
-        """See `machine.Around`."""
+        """See `life.Around`."""
         self.events[what] += 1
         self.story.append(f"{trio.current_time():8.3f} {name}: {what} {more}".rstrip())
 
@@ -269,12 +269,17 @@ def _is_idle(machine: Machine) -> bool:
 @contextmanager
 def _bounds(plan: Script) -> Iterator[None]:
     """Checkpoints often, in some seeds; and less of what only costs time."""
-    often = {"CHECKPOINT_ENTRIES": 24} if plan.checkpoints else {}
-    with (
-        patch.multiple("connector.ledger.journal", JOURNAL_FLUSH_INTERVAL_S=2.0, **often),
-        patch.multiple("connector.ledger.poster", POSTER_PAUSE_S=0.02, **often),
-        patch.multiple("connector.node.books", LAG_WATCH_INTERVAL_S=5.0),
-    ):
+    values = {
+        "connector.ledger.journal.JOURNAL_FLUSH_INTERVAL_S": 2.0,
+        "connector.node.books.LAG_WATCH_INTERVAL_S": 5.0,
+    }
+    if plan.checkpoints:
+        values |= dict.fromkeys(
+            ("connector.ledger.journal.CHECKPOINT_ENTRIES", "connector.ledger.poster.CHECKPOINT_ENTRIES"), 24
+        )
+    with ExitStack() as stack:
+        for name, value in values.items():
+            stack.enter_context(patch(name, value))
         yield
 
 
