@@ -10,7 +10,8 @@ import sys
 from cyclopts import App
 
 from connector import __version__
-from connector.cli import config, packet
+from connector.cli import accounts, config, ledger, packet
+from connector.cli.doctor import doctor
 from connector.cli.pay import pay
 from connector.cli.ping import ping
 from connector.cli.run import run
@@ -26,6 +27,9 @@ app = App(
 app.command(run, sort_key=1)
 app.command(pay, sort_key=2)
 app.command(ping, sort_key=3)
+app.command(accounts.app)
+app.command(doctor, sort_key=5)
+app.command(ledger.app)
 app.command(packet.app)
 app.command(config.app)
 

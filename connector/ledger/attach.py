@@ -81,7 +81,7 @@ async def attach(
     await begin(set_meta(_OPENING, "begun"))
     await make_accounts(ledger, posting.legs, accounts)
     await _open(ledger, posting, journal_id)
-    await _mark(ledger, node, marker)
+    await mark(ledger, node, marker)
     await journal.execute(set_meta(_OPENING, ""))
 
 
@@ -195,7 +195,8 @@ def _requests(events: list[bytes], batch_max: int) -> Iterable[bytes]:
 _FLAGS = TRANSFER_BYTES - 10
 
 
-async def _mark(ledger: Ledger, node: str, marker: int) -> None:
+async def mark(ledger: Ledger, node: str, marker: int) -> None:
+    """Say in `ledger` that it belongs to the journal of that marker. Raises LedgerRefusal, Unavailable."""
     row = LedgerAccount(id=marker, user_data_128=node_number(node), ledger=_MARKER_LEDGER, code=Kind.JOURNAL)
     statuses = await ledger.create_accounts([row])
     if statuses[0] not in (AccountStatus.CREATED, AccountStatus.EXISTS):
