@@ -106,6 +106,12 @@ bench-growth *options: setup setup-node
     @python tests/bench/bench.py --only connector --windows 128 --routes 0,1000,100000 "$@"
     @python tests/bench/bench.py --only connector --windows 16 --data-bytes 32,1024,8192,32767 "$@"
 
+# Compare packets/s and latency without books, with a journal, and with each ledger: just bench-books --help
+[group('check')]
+[no-exit-message]
+bench-books *options: setup setup-node
+    @python -m tests.bench.books "$@"
+
 # Measure the parts of the packet path by themselves
 [group('check')]
 bench-micro *options: setup

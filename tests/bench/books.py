@@ -70,6 +70,9 @@ def main() -> int:
     status = Console(stderr=True).status
     try:
         check_set_up()
+        if arguments.soak:
+            soak(arguments)
+            return 0
         for window in arguments.windows:
             for turn in range(arguments.repeat):
                 for books in arguments.books:
@@ -86,6 +89,26 @@ def main() -> int:
     if not arguments.json:
         print_table(results, arguments)
     return 0
+
+
+def soak(arguments: argparse.Namespace) -> None:
+    """Load a node whose ledger is away, and print its memory each twentieth of the time."""
+    load = Load(max(arguments.windows), 1, 0, 32)
+    print(f"{'s':>5} {'packets':>10} {'entries unposted':>17} {'journal MB':>11} {'RSS MB':>7}")
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=arguments.state) as scratch:
+        more = f"unposted_max = {10**12}\nunposted_max_bytes = {1 << 50}"
+        with run(load, Path(scratch), "always", "", more) as (server, url):
+            begin = time.monotonic()
+            packets = shown = 0
+            while (elapsed := time.monotonic() - begin) < arguments.soak:
+                send(server, load, arguments.total, arguments.warm_up)
+                packets += arguments.total + arguments.warm_up
+                if elapsed >= shown * arguments.soak / 20:
+                    shown += 1
+                    size = sum(file.stat().st_size for file in Path(scratch, "state").iterdir()) >> 20
+                    memory = rss_mb(server.process.pid)
+                    row = f"{elapsed:5.0f} {packets:10} {unposted(url):17} {size:11} {memory:7.0f}"
+                    print(row, flush=True)
 
 
 def parse() -> argparse.Namespace:
@@ -106,6 +129,13 @@ def parse() -> argparse.Namespace:
         "--state",
         type=Path,
         help="where state directories are made (default: the system's for temporary files)",
+    )
+    parser.add_argument(
+        "--soak",
+        type=int,
+        default=0,
+        metavar="SECONDS",
+        help="load one node with its ledger away; its memory",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     return parser.parse_args()
@@ -157,11 +187,11 @@ def tigerbeetle(scratch: Path) -> Iterator[str]:
 
 
 @contextmanager
-def run(load: Load, scratch: Path, books: str, replicas: str) -> Iterator[tuple[Server, str]]:
+def run(load: Load, scratch: Path, books: str, replicas: str, more: str = "") -> Iterator[tuple[Server, str]]:
     """Run one node with two child peers; with the URL of its HTTP port."""
     btp, http = free_ports(2)
     config = scratch / "node.toml"
-    config.write_text(our_config(load, btp, http, books_config(books, replicas)))
+    config.write_text(our_config(load, btp, http, f"{books_config(books, replicas)}\n{more}"))
     url, web = f"ws://127.0.0.1:{btp}", f"http://127.0.0.1:{http}"
     with running([sys.executable, "-m", "connector", "run", str(config)], {}, scratch) as process:
         wait_until_ready(f"{web}/readyz", process, scratch)
