@@ -5,8 +5,7 @@
 - Each book has what its journal tells, and the ledger has what the book has;
   there, each packet is posted once or not at all.
 - Each pair of neighbours agrees on every packet, except for those that are in
-  doubt on either side, and those whose Fulfill was dropped, late, or under way
-  when its connection ended. The difference between their accounts is exactly
+  doubt on either side, and those whose Fulfill was dropped, or late. The difference between their accounts is exactly
   these, each with its value.
 - What is in doubt was in flight when its node was killed or its link lost.
 """
@@ -330,18 +329,17 @@ class Judge:
 
     def _explain(self, debtor: str, creditor: str, packet_id: bytes) -> str:
         """Why the Fulfill that `creditor` sent did not count; fails if nothing explains it."""
-        deadline_ms = self.machines[debtor].deadlines_ms.get(packet_id)
+        deadline_ms = self.machines[debtor].deadlines_ms[packet_id]
         for cable, fate in self._fates(debtor, creditor, packet_id):
             if not fate.fulfilled:
                 continue
             if fate.dropped:
                 return "dropped"
-            if fate.read_s is None:
-                return "under way when the connection ended"
-            if deadline_ms is not None and fate.read_s * 1000 >= deadline_ms:
+            if fate.read_s is not None and fate.read_s * 1000 >= deadline_ms:
                 return "late"
-            if cable.ended_s is not None and cable.ended_s <= fate.read_s + _CLOSING_S:
-                return "read when the connection was closed already"
+            # Had the connection ended before the expiry, the packet would be in doubt.
+            if fate.read_s is None and cable.ended_s is not None and cable.ended_s * 1000 >= deadline_ms:
+                return "late, and under way when the connection ended"
         raise AssertionError(f"{debtor} got a good Fulfill from {creditor} in time and did not book it")
 
     def _link_was_lost(self, name: str, neighbour: str, by_s: float) -> None:

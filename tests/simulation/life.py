@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import trio
 
+from connector.core import entries
 from connector.core.accounts import Account, Reservation
 from connector.core.hop import InFlight
 from connector.errors import Unavailable
@@ -28,17 +29,18 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Points at which a node may be killed, besides any moment.
-_POINTS = (
-    "before a commit",
-    "in a commit",
-    "after a commit",
-    "before a write",
-    "after a write",
-    "before a request",
-    "after a request",
-)
-_STEPS_MAX = 60
+#: Points at which a node may be killed, besides any moment; and by the how manieth of its kind at most.
+_POINTS = {
+    "before a commit": 25,
+    "in a commit": 25,
+    "after a commit": 25,
+    "in the commit of a fulfill": 6,
+    "after the commit of a fulfill": 6,
+    "before a write": 60,
+    "after a write": 60,
+    "before a request": 25,
+    "after a request": 25,
+}
 
 
 class _KilledError(BaseException):
@@ -71,8 +73,8 @@ class Life:
         self._plan = plan
         self._around = around
         rng = machine.random
-        self._fatal = rng.choice(_POINTS)
-        self._steps = rng.randrange(_STEPS_MAX) if rng.random() < 0.5 else -1
+        self._fatal = rng.choice(list(_POINTS))
+        self._steps = rng.randrange(_POINTS[self._fatal]) if rng.random() < 0.6 else -1
         self._nursery: trio.Nursery | None = None
         self.node = machine.make(self)
         assert self.node.books.journal is not None
@@ -115,13 +117,13 @@ class Life:
         assert self._nursery is not None
         self._nursery.start_soon(self.node.listener.accept, stream)
 
-    def step(self, name: str) -> None:
+    def step(self, name: str, before: disk.Journal | None = None) -> None:
         """The process is at point `name`, and killed there if that is so decided."""
         if not self.is_alive or not self.is_up or name != self._fatal or self._steps < 0:
             return
         self._steps -= 1
         if self._steps < 0 and self._around.may_crash():
-            self.kill(name)
+            self.kill(name, before)
 
     def kill(self, when: str, before: disk.Journal | None = None) -> None:
         """End the process here and now; with `before`, what was written since is torn."""
@@ -167,20 +169,15 @@ class Life:
         write = store.commit
 
         def commit(batch: Batch | None, statements: Sequence[Statement] = (), unneeded: int = 0) -> int:
-            self.step("before a commit")
-            self._stop_if_killed()
+            self._step_commit("before", batch)
             if trio.current_time() < machine.sick_until_s and machine.random.random() < 0.5:
                 raise Unavailable("the disk is full")
-            torn = self._fatal == "in a commit" and self._steps == 0
-            before = disk.Journal(self.state_dir) if torn else None
+            before = disk.Journal(self.state_dir) if self._steps == 0 else None
             removed = write(batch, statements, unneeded)
             if batch is not None:
                 machine.commit(batch)
-            if before is not None and self._around.may_crash():
-                self.kill("in a commit", before)
-            self.step("in a commit")
-            self.step("after a commit")
-            self._stop_if_killed()
+            self._step_commit("in", batch, before)
+            self._step_commit("after", batch)
             self._check_book()
             if trio.current_time() < machine.sick_until_s:
                 raise Unavailable("the disk is full, after all")
@@ -195,9 +192,14 @@ class Life:
         store.commit = commit  # type: ignore[method-assign]
         self.journal._finish = finished  # type: ignore[method-assign, assignment]
 
-    def _stop_if_killed(self) -> None:
-        """Nothing comes after a kill, least of all a report of the commit."""
+    def _step_commit(self, when: str, batch: Batch | None, before: disk.Journal | None = None) -> None:
+        """The process is before, in, or after a transaction."""
+        if batch is not None:
+            self.step(f"{when} a commit", before)
+            if any(entry[0] == entries.FULFILLED for entry in entries.decode(batch.entries)):
+                self.step(f"{when} the commit of a fulfill", before)
         if not self.is_alive:
+            # Nothing comes after a kill, least of all a report of the commit.
             raise _KilledError
 
     # --- what must hold after each step ---

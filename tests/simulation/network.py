@@ -46,6 +46,7 @@ def script(rng: random.Random) -> Script:
             drop=rng.choice((0.0, 0.0, 0.05, 0.2)),
             repeat=rng.choice((0.0, 0.0, 0.05)),
             delay_max_s=rng.choice((0.0, 0.05, 0.5, 3.0)),
+            stall=rng.choice((0.0, 0.0, 0.05, 0.2)),
         ),
         cuts_links=rng.random() < 0.5,
         steps_clocks=rng.random() < 0.3,

@@ -21,11 +21,14 @@ class Faults(msgspec.Struct, frozen=True):
     drop: float = 0.0
     repeat: float = 0.0
     delay_max_s: float = 0.0
+    #: Per write: how likely it has to wait until the other end reads on.
+    stall: float = 0.0
 
 
 NO_FAULTS = Faults()
 #: How many writes come in two reads.
 _TEARS = 0.25
+_STALL_MAX_S = 2.0
 
 
 class Fate(msgspec.Struct):
@@ -202,6 +205,12 @@ class _Direction:
         """Whether nothing can be written any more."""
         return self.broken or self.closed
 
+    async def stall(self) -> None:
+        """Wait, sometimes, until there is room."""
+        cable = self._cable
+        if not self._handshake and cable.random.random() < cable.faults.stall:
+            await trio.sleep(cable.random.random() * _STALL_MAX_S)
+
     def step(self, name: str) -> None:
         self._cable.watcher.step(self._sender, name)
 
@@ -237,6 +246,7 @@ class _End(trio.abc.Stream):
             raise trio.BrokenResourceError("the cable was cut")
         if self.outgoing.closed or self.incoming.closed:
             raise trio.BrokenResourceError("the other end is closed")
+        await self.outgoing.stall()
         self.outgoing.step("before a write")
         if not self.outgoing.is_over:
             self.outgoing.put(bytes(data))

@@ -259,9 +259,10 @@ class World:
 def _is_idle(machine: Machine) -> bool:
     """Whether everything is committed, marked and posted."""
     assert machine.life is not None
-    journal = machine.life.journal
+    journal, poster = machine.life.journal, machine.life.poster
     return (
-        machine.life.poster.posted == journal.appended == journal.committed
+        poster.ledger is not None
+        and poster.posted == journal.appended == journal.committed
         and journal.departed() == journal._marked == journal.committed
     )
 
