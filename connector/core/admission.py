@@ -79,9 +79,9 @@ class Admission:
             return Refusal("T02", f"{source.name} has too many packets in flight")
         if in_flight >= policy.in_flight_max:
             return Refusal("T02", "this connector has too many packets in flight")
-        for hop in (source, target):
-            if hop.account.doubts >= DOUBTS_PER_PEER_MAX:
-                return Refusal("T01", f"too many packets with {hop.name} are in doubt and await a decision")
+        if source.account.doubts >= DOUBTS_PER_PEER_MAX or target.account.doubts >= DOUBTS_PER_PEER_MAX:
+            name = source.name if source.account.doubts >= DOUBTS_PER_PEER_MAX else target.name
+            return Refusal("T01", f"too many packets with {name} are in doubt and await a decision")
         return None
 
     def value(

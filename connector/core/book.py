@@ -181,14 +181,24 @@ class Book:
             reservation.incoming.arm()
 
     def _commit(self, reservation: Reservation) -> None:
-        self._void(reservation)
-        self.post(
-            reservation.incoming,
-            reservation.outgoing,
-            reservation.amount_in,
-            reservation.fee,
-            reservation.amount_out,
-        )
+        held = self.pending.pop(reservation.number, None)
+        assert held is not None, "a packet ends once"
+        incoming, outgoing = reservation.incoming, reservation.outgoing
+        amount_in, fee, amount_out = reservation.amount_in, reservation.fee, reservation.amount_out
+        assert incoming.debits_pending >= amount_in
+        assert outgoing.credits_pending >= amount_out
+        incoming.debits_pending -= amount_in
+        incoming.debits_posted += amount_in
+        outgoing.credits_pending -= amount_out
+        outgoing.credits_posted += amount_out
+        fees = incoming.fees
+        fees.credits_pending -= fee
+        fees.credits_posted += fee
+        if incoming.exchange is not outgoing.exchange:
+            incoming.exchange.credits_pending -= amount_in - fee
+            incoming.exchange.credits_posted += amount_in - fee
+            outgoing.exchange.debits_pending -= amount_out
+            outgoing.exchange.debits_posted += amount_out
 
     @staticmethod
     def post(incoming: Account, outgoing: Account, amount_in: int, fee: int, amount_out: int) -> None:
