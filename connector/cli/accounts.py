@@ -211,13 +211,19 @@ def print_history(answer: dict[str, Any], out: Console, *, raw: bool) -> None:
             line["code"] if line["state"] == "posted" else f"{line['code']}, {line['state']}",
             shown if is_debit else "",
             "" if is_debit else shown,
-            word(f"{line['other']['kind']} {line['other']['name']}"),
+            _other(line["other"]),
             (line["packet"] or "")[:_PACKET_SHOWN],
             "" if balance is None else amount(balance["net"], asset, raw=raw),
         )
     print_table(made, out)
     if answer["cursor"] is not None:
         out.print(f"\nThere is more: --cursor {answer['cursor']}")
+
+
+def _other(other: dict[str, Any]) -> Text:
+    """An account that its asset has once is called as its kind."""
+    kind, name = other["kind"], other["name"]
+    return word(name if name == kind else f"{kind} {name}")
 
 
 @app.command

@@ -30,7 +30,7 @@ _TIME_MAX_MS = (2**63 - 1) // 1_000_000 - 1
 class Settlement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A debt that was paid by other means, in the asset's smallest unit."""
 
-    amount: Annotated[int, Meta(ge=1, le=U64_MAX)] | Annotated[str, Meta(pattern="^[0-9]{1,20}$")]
+    amount: int | Annotated[str, Meta(pattern="^[0-9]{1,20}$")]
     #: `paid`: we paid the holder; `received`: the holder paid us.
     direction: Literal["paid", "received"]
     #: What the payment is known by; the same is booked once.

@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import TypeVar
 
 import msgspec
+from loguru import logger
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -61,6 +62,9 @@ async def _answered(answer: Answer, request: Request) -> Response:
         return json({"error": str(refused), **where}, refused.status)
     except Unavailable as error:
         return json({"error": str(error)}, 503)
+    except Exception as error:  # noqa: BLE001 - it ends this answer, and Hypercorn would not say why
+        logger.opt(exception=error).error("{} {} failed by a bug", request.method, request.url.path)
+        return json({"error": f"a bug, which the node has logged: {type(error).__name__}"}, 500)
     return result if isinstance(result, Response) else json(result)
 
 
