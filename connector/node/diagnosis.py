@@ -60,6 +60,16 @@ class Standing(msgspec.Struct, frozen=True):
     balance: Balance
     in_doubt: int = 0
 
+    @property
+    def net(self) -> int:
+        """Posted debits less credits."""
+        return self.balance[0] - self.balance[1]
+
+    @property
+    def pending(self) -> int:
+        """What is pending, on both sides."""
+        return self.balance[2] + self.balance[3]
+
 
 def totals(book: Book) -> Check:
     """Per asset, debits equal credits."""
@@ -195,37 +205,35 @@ def journal_health(sync: str, failure: str, size: int, free: int) -> list[Check]
 def peer_agrees(answer: PeerAnswer, before: Standing, after: Standing) -> Check:
     """What a peer holds is what we hold, but for what was in flight.
 
-    `before` and `after` are our account before the peer was asked and after it
-    answered: what it said was true at a moment between.
+    Net is compared, not debits with credits: what is taken back, or found owed
+    after it was in doubt, is entered on one side only. `before` and `after` are
+    our account before the peer was asked and after it answered: what it said
+    was true at a moment between.
     """
     name = f"peer {answer.peer}"
     if answer.error:
         return Check(name, "warning", f"did not say what it holds: {answer.error}")
-    problems = []
-    largest = 0
-    slack = max(before.in_doubt, after.in_doubt)
-    for word, index, theirs, pending in (
-        ("debits", 0, answer.credits, answer.pending_credits),
-        ("credits", 1, answer.debits, answer.pending_debits),
-    ):
-        low, high = sorted((before.balance[index], after.balance[index]))
-        ours = after.balance[index]
-        distance = max(0, low - theirs, theirs - high)
-        allowed = slack + pending + max(before.balance[index + 2], after.balance[index + 2])
-        largest = max(largest, distance)
-        if distance > allowed:
-            other = "credits" if word == "debits" else "debits"
-            problems.append(
-                f"our {word} are {ours}, its {other} {theirs}, {distance} apart with {allowed} in flight"
-            )
-    if problems:
+    theirs = answer.credits - answer.debits
+    low, high = sorted((before.net, after.net))
+    distance = max(0, low - theirs, theirs - high)
+    allowed = (
+        answer.pending_debits
+        + answer.pending_credits
+        + max(before.pending, after.pending)
+        + max(before.in_doubt, after.in_doubt)
+    )
+    if distance > allowed:
+        explanation = (
+            f"our net is {after.net} ({_words(after.balance)}), by its books {theirs} ({answer.credits} debits "
+            f"and {answer.debits} credits, as seen by us): {distance} apart, with {allowed} in flight or in doubt"
+        )
         advice = (
             "One of both has not booked what the other has: compare 'connector accounts history "
             f"{answer.peer}' on both sides, and 'connector accounts in-doubt'."
         )
-        return Check(name, "error", "; ".join(problems), advice)
-    within = f", {largest} apart, within what is in flight" if largest else ""
-    return Check(name, "ok", f"holds the same totals as we do in {answer.asset}{within}")
+        return Check(name, "error", explanation, advice)
+    within = f", but for {distance} of {allowed} in flight or in doubt" if distance else ""
+    return Check(name, "ok", f"holds the same net as we do in {answer.asset}{within}")
 
 
 def balance_of(row: LedgerAccount) -> Balance:
