@@ -55,10 +55,9 @@ class PeerAnswer(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """What an account of ours holds, and the value of its sides in doubt."""
+    """What an account of ours holds at one moment."""
 
     balance: Balance
-    in_doubt: int = 0
 
     @property
     def net(self) -> int:
@@ -216,16 +215,13 @@ def peer_agrees(answer: PeerAnswer, before: Standing, after: Standing) -> Check:
     theirs = answer.credits - answer.debits
     low, high = sorted((before.net, after.net))
     distance = max(0, low - theirs, theirs - high)
-    allowed = (
-        answer.pending_debits
-        + answer.pending_credits
-        + max(before.pending, after.pending)
-        + max(before.in_doubt, after.in_doubt)
-    )
+    # What is in doubt is pending, too.
+    allowed = answer.pending_debits + answer.pending_credits + max(before.pending, after.pending)
     if distance > allowed:
         explanation = (
-            f"our net is {after.net} ({_words(after.balance)}), by its books {theirs} ({answer.credits} debits "
-            f"and {answer.debits} credits, as seen by us): {distance} apart, with {allowed} in flight or in doubt"
+            f"our net is {after.net} ({_words(after.balance)}), by its books {theirs} ({answer.credits} "
+            f"debits and {answer.debits} credits, seen from here): {distance} apart, with {allowed} in flight "
+            "or in doubt"
         )
         advice = (
             "One of both has not booked what the other has: compare 'connector accounts history "

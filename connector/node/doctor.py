@@ -16,8 +16,8 @@ from loguru import logger
 from connector.core import snapshot
 from connector.core.accounts import Account
 from connector.core.chart import Kind, account_id, node_number
-from connector.core.entries import Side
 from connector.core.posting import Posting
+from connector.core.rates import Asset
 from connector.core.transfers import Transfer, unpack
 from connector.errors import Unavailable
 from connector.ledger import orphans
@@ -220,17 +220,10 @@ class Doctor:
                 checks.append(diagnosis.peer_agrees(answer, before.get(key, after[key]), after[key]))
         return checks
 
-    def _standings(self) -> dict[tuple[str, object], Standing]:
-        book = self._books.book
-        values: dict[Account, int] = {}
-        for doubt in book.doubts.values():
-            if doubt.incoming_side is Side.OPEN:
-                values[doubt.incoming] = values.get(doubt.incoming, 0) + doubt.amount_in
-            if doubt.outgoing_side is Side.OPEN and doubt.outgoing is not None:
-                values[doubt.outgoing] = values.get(doubt.outgoing, 0) + doubt.amount_out
+    def _standings(self) -> dict[tuple[str, Asset], Standing]:
         return {
-            (account.name, account.asset): Standing(account.balance(), values.get(account, 0))
-            for account in book.accounts()
+            (account.name, account.asset): Standing(account.balance())
+            for account in self._books.book.accounts()
             if account.kind is Kind.PEER
         }
 
