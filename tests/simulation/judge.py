@@ -5,8 +5,8 @@
 - Each book has what its journal tells, and the ledger has what the book has;
   there, each packet is posted once or not at all.
 - Each pair of neighbours agrees on every packet, except for those that are in
-  doubt on either side, and those whose Fulfill was dropped, or late. The difference between their accounts is exactly
-  these, each with its value.
+  doubt on either side, and those whose Fulfill was dropped, or late. The
+  difference between their accounts is exactly these, each with its value.
 - What is in doubt was in flight when its node was killed or its link lost.
 """
 
