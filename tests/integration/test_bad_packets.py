@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from connector import limits
+from connector.core.entries import INCOMING, Side
 from connector.protocol import btp, ilp
 from tests.integration.peers import FULFILL, child, honest_pair, node_config, prepare, running
 
@@ -51,6 +52,12 @@ async def test_a_request_id_in_flight_may_not_be_used_again(autojump_clock: obje
         await bob.reply(frame.request_id, FULFILL)
         await trio.testing.wait_all_tasks_blocked()
         assert world.hop("bob").account.net == -100
+        # Mallory never had the Fulfill: what it owes is in doubt, until somebody decides.
+        [doubt] = world.node.book.doubts.values()
+        assert (doubt.incoming, doubt.amount_in) == (world.hop("mallory").account, 100)
+        assert (doubt.incoming_side, doubt.outgoing_side) == (Side.OPEN, Side.OWED)
+        assert world.hop("mallory").account.net == 0
+        world.node.book.close(doubt.number, INCOMING, owed=False, now_ms=0)
 
 
 async def test_a_flood_past_the_rate_limit_is_rejected_and_others_are_not_slowed(

@@ -102,6 +102,7 @@ def run_five_peers(log: Path) -> Iterator[FivePeers]:
     """Run the network; at the end it has to drain and exit 0."""
     names = [f"PEER{peer}_{kind}_PORT" for peer in PEERS for kind in ("BTP", "HTTP")]
     environment = dict(zip(names, map(str, free_ports(len(names))), strict=True))
+    environment |= {f"PEER{peer}_STATE_DIR": str(log.parent / f"peer{peer}") for peer in PEERS}
     configs = [str(ROOT / f"infra/five-peer/peer{peer}.toml") for peer in PEERS]
     command = [sys.executable, "-m", "connector", "run", *configs]
     with log.open("w") as output:

@@ -51,6 +51,8 @@ class Neighbours(RuleBasedStateMachine):
             self.world.forwarder.hops[name].account.credit_limit = 5_000
         #: Prepares without a reply, of connections that live: (hop, session, request id).
         self.waiting: set[tuple[str, int, int]] = set()
+        #: What each may owe, and may be owed, for packets in doubt.
+        self.doubtful = {name: [0, 0] for name in NAMES}
         #: Prepares that left and are not resolved: by hop and our request id.
         self.offers: dict[tuple[str, int], Offer] = {}
         self.net = dict.fromkeys(NAMES, 0)
@@ -94,9 +96,13 @@ class Neighbours(RuleBasedStateMachine):
         which=st.integers(0, 30),
         how=st.sampled_from(("fulfill", "fulfill", "wrong", "reject", "garbage", "failure")),
         elsewhere=st.sampled_from((None, None, None, *NAMES)),
+        loses=st.booleans(),
     )
-    def reply(self, which: int, how: str, elsewhere: str | None) -> None:
-        """Any offer there ever was is answered: in time, late, again, or by someone else."""
+    def reply(self, which: int, how: str, elsewhere: str | None, loses: bool) -> None:
+        """Any offer there ever was is answered: in time, late, again, or by someone else.
+
+        `loses`: the link of whoever sent the Prepare is lost before the answer leaves.
+        """
         world = self.world
         name, request_id = self.offered[-1 - which % len(self.offered)]
         name = elsewhere or name
@@ -118,18 +124,27 @@ class Neighbours(RuleBasedStateMachine):
             world.answer(hop, request_id, replies[how])
         if offer is not None and timely:
             del self.offers[name, request_id]
+            lost = offer.source_session != self.hop(offer.source).session
+            if loses and not lost:
+                self._lose(offer.source)
+                lost = True
             if how == "fulfill":
-                self.net[offer.source] += offer.amount_in
                 self.net[name] -= offer.amount_out
+                if lost:
+                    self.doubtful[offer.source][0] += offer.amount_in
+                else:
+                    self.net[offer.source] += offer.amount_in
         self.observe()
 
     @rule(name=st.sampled_from(SENDERS), again=st.booleans())
     def disconnect(self, name: str, again: bool) -> None:
-        hop = self.hop(name)
-        self.waiting = {key for key in self.waiting if key[0] != name}
-        self.world.forwarder.disconnected(hop, self.world.now)
+        self._lose(name)
         if again:
-            self.world.forwarder.connected(hop, self.world.now)
+            self.world.forwarder.connected(self.hop(name), self.world.now)
+
+    def _lose(self, name: str) -> None:
+        self.waiting = {key for key in self.waiting if key[0] != name}
+        self.world.forwarder.disconnected(self.hop(name), self.world.now)
 
     @rule(name=st.sampled_from(SENDERS))
     def connect(self, name: str) -> None:
@@ -157,7 +172,10 @@ class Neighbours(RuleBasedStateMachine):
         self.world.forwarder.expire(self.world.now)
         due = [key for key, offer in self.offers.items() if offer.deadline_ms <= self.world.now.mono_ms]
         for key in due:
-            del self.offers[key]
+            offer = self.offers.pop(key)
+            if offer.session != self.hop(key[0]).session:
+                # The answer may have been lost with its link.
+                self.doubtful[key[0]][1] += offer.amount_out
         self.observe()
 
     # --- what leaves ---
@@ -166,6 +184,8 @@ class Neighbours(RuleBasedStateMachine):
         world = self.world
         for hop, items in world.forwarder.take():
             assert hop.session
+            # They leave in this moment, and so do the Fulfills among them.
+            hop.relayed.clear()
             for kind, request_id, packet in items:
                 if kind == RESPONSE:
                     # Raises KeyError for a reply to nothing, or a second one.
@@ -199,6 +219,7 @@ class Neighbours(RuleBasedStateMachine):
             assert entry.deadline_ms == offer.deadline_ms
         for name in NAMES:
             assert self.hop(name).account.net == self.net[name]
+            assert list(world.in_doubt(self.hop(name))) == self.doubtful[name]
             assert self.hop(name).held <= POLICY.in_flight_per_link_max
             assert len(self.hop(name).sent) <= POLICY.in_flight_per_link_max
 

@@ -147,7 +147,11 @@ def test_an_account_is_one_per_kind_name_and_asset() -> None:
         (Kind.LOCAL, "alice", USD),
         (Kind.PEER, "alice", EUR),
         (Kind.FEES, "fees", USD),
-        (Kind.FEES, "fees", EUR),
         (Kind.EXCHANGE, "exchange", USD),
+        (Kind.SETTLEMENT, "settlement", USD),
+        (Kind.LOSSES, "losses", USD),
+        (Kind.FEES, "fees", EUR),
         (Kind.EXCHANGE, "exchange", EUR),
+        (Kind.SETTLEMENT, "settlement", EUR),
+        (Kind.LOSSES, "losses", EUR),
     ]

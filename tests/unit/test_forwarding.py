@@ -4,6 +4,7 @@ import pytest
 
 from connector.core import forwarding
 from connector.core.admission import Refusal
+from connector.core.entries import Side
 from connector.core.hop import Hop
 from connector.core.policy import Policy
 from connector.errors import RemoteProtocolError
@@ -212,6 +213,14 @@ def test_a_reply_never_crosses_to_a_newer_connection() -> None:
     [(kind, request_id, _)] = world.outgoing()["alice"]
     assert (kind, request_id) == (RESPONSE, 7)
     world.check_at_rest()
+    # The first is owed to bob, and cannot be counted on from alice.
+    assert balances(world)["alice USD"] == (1_000, 0)
+    assert balances(world)["bob USD"] == (0, 2_000)
+    assert balances(world)["losses USD"] == (1_000, 0)
+    [doubt] = world.book.doubts.values()
+    assert (doubt.incoming, doubt.incoming_side) == (world.alice.account, Side.OPEN)
+    assert (doubt.outgoing, doubt.outgoing_side) == (world.bob.account, Side.OWED)
+    assert world.book.doubted == [doubt]
 
 
 def test_a_newer_connection_cannot_answer_for_an_older() -> None:
@@ -228,6 +237,12 @@ def test_a_newer_connection_cannot_answer_for_an_older() -> None:
     world.forwarder.expire(world.now)
     assert [request_id for _, request_id, _ in world.outgoing()["alice"]] == [7, 8]
     world.check_at_rest()
+    # Only the answer that went with its link may have been a Fulfill; alice owes nothing either way.
+    [doubt] = world.book.doubts.values()
+    assert (doubt.incoming, doubt.incoming_side) == (world.alice.account, Side.CLEAR)
+    assert (doubt.outgoing, doubt.outgoing_side) == (world.bob.account, Side.OPEN)
+    assert (world.alice.account.doubts, world.bob.account.doubts) == (0, 1)
+    assert balances(world) == {}
 
 
 def test_what_is_in_flight_from_a_lost_connection_is_not_answered() -> None:

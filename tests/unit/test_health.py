@@ -9,7 +9,7 @@ def health(**up: bool) -> Health:
     made = Health()
     made.started = True
     for name, works in up.items():
-        made.declare(name, 0)
+        made.declare(name, 0, is_link=name.startswith("link"))
         if works:
             made.up(name, 1)
     return made
@@ -19,16 +19,28 @@ def health(**up: bool) -> Health:
     ("up", "status", "can_forward"),
     [
         ({}, "ready", True),
-        ({"a": True}, "ready", True),
-        ({"a": True, "b": True}, "ready", True),
-        ({"a": True, "b": False}, "degraded", True),
-        ({"a": False}, "unavailable", False),
-        ({"a": False, "b": False}, "unavailable", False),
+        ({"link_a": True}, "ready", True),
+        ({"link_a": True, "link_b": True}, "ready", True),
+        ({"link_a": True, "link_b": False}, "degraded", True),
+        ({"link_a": False}, "unavailable", False),
+        ({"link_a": False, "link_b": False}, "unavailable", False),
+        ({"ledger": True}, "ready", True),
+        ({"ledger": False}, "degraded", True),
+        ({"link_a": True, "ledger": False}, "degraded", True),
+        ({"link_a": False, "ledger": True}, "unavailable", False),
     ],
 )
 def test_status_follows_the_components(up: dict[str, bool], status: str, can_forward: bool) -> None:
     node = health(**up)
     assert (node.status, node.can_forward) == (status, can_forward)
+
+
+def test_a_node_that_refuses_packets_is_unavailable_whatever_is_up() -> None:
+    node = health(link_a=True, ledger=True)
+    node.refusing = "the ledger is too far behind"
+    assert (node.status, node.can_forward) == ("unavailable", False)
+    node.refusing = ""
+    assert (node.status, node.can_forward) == ("ready", True)
 
 
 def test_before_the_start_and_while_draining_nothing_is_forwarded() -> None:

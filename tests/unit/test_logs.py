@@ -210,7 +210,7 @@ def test_configuring_again_replaces_the_output() -> None:
 
 # --- what ends `connector run` ---
 
-NODE = '[node]\nname = "node"\naddress = "test.node"\n[log]\nformat = "json"\n'
+NODE = '[node]\nname = "node"\naddress = "test.node"\n[log]\nformat = "json"\nlevel = "WARNING"\n'
 
 
 def run_into(error: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
