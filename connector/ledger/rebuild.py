@@ -48,7 +48,10 @@ class Plan(msgspec.Struct):
     def name_of(self, ident: int) -> str:
         """An account for people."""
         known = self.names.get(ident)
-        return f"{ident:032x}" if known is None else f"{known[0].word} {known[1]}"
+        if known is None:
+            return f"{ident:032x}"
+        kind, name, _ = known
+        return name if name == kind.word else f"{kind.word} {name}"
 
 
 def holders_of(peers: Iterable[tuple[str, Asset]], accounts: Iterable[tuple[str, Asset]]) -> list[Holder]:

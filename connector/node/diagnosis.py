@@ -220,8 +220,8 @@ def peer_agrees(answer: PeerAnswer, before: Standing, after: Standing) -> Check:
     if distance > allowed:
         explanation = (
             f"our net is {after.net} ({_words(after.balance)}), by its books {theirs} ({answer.credits} "
-            f"debits and {answer.debits} credits, seen from here): {distance} apart, with {allowed} in flight "
-            "or in doubt"
+            f"debits and {answer.debits} credits, seen from here): {distance} apart, with {allowed} in "
+            "flight or in doubt"
         )
         advice = (
             "One of both has not booked what the other has: compare 'connector accounts history "

@@ -240,7 +240,9 @@ def _pending_differs(account: Account, row: LedgerAccount) -> bool:
 def describe_orphans(posting: Posting, found: list[Transfer]) -> list[Orphan]:
     """Orphans with the names of their accounts."""
     names = {
-        posting.legs.side(account).id: f"{account.kind.word} {account.name}"
+        posting.legs.side(account).id: (
+            f"{account.kind.word} {account.name}" if account.kind in (Kind.PEER, Kind.LOCAL) else account.name
+        )
         for account in posting.book.accounts()
     }
     return [
