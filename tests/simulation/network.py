@@ -47,6 +47,7 @@ def script(rng: random.Random) -> Script:
             repeat=rng.choice((0.0, 0.0, 0.05)),
             delay_max_s=rng.choice((0.0, 0.05, 0.5, 3.0)),
             stall=rng.choice((0.0, 0.0, 0.05, 0.2)),
+            stall_breaks=rng.choice((0.0, 0.3)),
         ),
         cuts_links=rng.random() < 0.5,
         steps_clocks=rng.random() < 0.3,

@@ -21,8 +21,9 @@ class Faults(msgspec.Struct, frozen=True):
     drop: float = 0.0
     repeat: float = 0.0
     delay_max_s: float = 0.0
-    #: Per write: how likely it has to wait until the other end reads on.
+    #: Per write: how likely it has to wait until the other end reads on; then, how likely it never does.
     stall: float = 0.0
+    stall_breaks: float = 0.0
 
 
 NO_FAULTS = Faults()
@@ -210,6 +211,8 @@ class _Direction:
         cable = self._cable
         if not self._handshake and cable.random.random() < cable.faults.stall:
             await trio.sleep(cable.random.random() * _STALL_MAX_S)
+            if cable.random.random() < cable.faults.stall_breaks:
+                cable.cut()
 
     def step(self, name: str) -> None:
         self._cable.watcher.step(self._sender, name)

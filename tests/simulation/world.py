@@ -209,8 +209,11 @@ class World:
         while trio.current_time() < end_s:
             await trio.sleep(self.random.random() * 6)
             if self.plan.cuts_links:
-                between = [cable for cable in self.cables if set(cable.ends) <= set(NODES)]
-                self.random.choice(between).cut()
+                between = [
+                    cable for cable in self.cables if cable.ended_s is None and set(cable.ends) <= set(NODES)
+                ]
+                if between:
+                    self.random.choice(between).cut()
             machine = self.machines[self.random.choice(NODES)]
             if self.plan.steps_clocks:
                 machine.wall_offset_ms += self.random.choice((-60_000, -1_500, 1_500, 60_000))
