@@ -1,13 +1,22 @@
 """1 000 seeds of a five-node network with faults. A failing seed: `python -m tests.simulation SEED`."""
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
+from loguru import logger
 
 from tests.simulation.world import run_seed
 
 SEEDS = 1_000
-_CHUNK = 50
+_CHUNK = 100
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Iterator[None]:
+    logger.disable("connector")
+    yield
+    logger.enable("connector")
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, _CHUNK))
@@ -21,12 +30,12 @@ def test_money_is_conserved_and_neighbours_agree_whatever_fails(first: int) -> N
         events += result.events
         reasons.update(packet.reason for packet in result.disagreements)
     # The seeds do play: payments arrive, and all that can go wrong does.
-    assert outcomes["fulfilled"] > 100
+    assert outcomes["fulfilled"] > 200
     assert {"R00", "R01", "R02", "T00", "T01", "T04", "F05", "F99", "lost"} <= set(outcomes)
     assert {"kill", "stop", "start", "torn write", "sick disk", "outage", "doubt"} <= set(events)
-    assert {"dropped"} <= set(reasons)
+    assert reasons["dropped"]
 
 
-def test_a_seed_is_one_history() -> None:
-    for seed in (1, 7, 18):
-        assert run_seed(seed) == run_seed(seed)
+@pytest.mark.parametrize("seed", [1, 7, 18])
+def test_a_seed_is_one_history(seed: int) -> None:
+    assert run_seed(seed) == run_seed(seed)
