@@ -120,6 +120,9 @@ LAG_WATCH_INTERVAL_S: Final = 1.0
 LAG_SAMPLES_MAX: Final = 4_096
 #: Digits of a balance that a peer tells us: more than any sum of 64-bit amounts has.
 BALANCE_DIGITS_MAX: Final = 40
+#: Packets that wait for the journal: more octets, or a longer wait, and new Prepares are refused.
+GATE_MAX_BYTES: Final = 64 << 20
+GATE_STALL_MS: Final = 1_000
 #: A Fulfill is relayed after this long, committed or not.
 FULFILL_HOLD_MAX_MS: Final = 20
 

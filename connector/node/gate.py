@@ -3,7 +3,8 @@
 A batch without entries leaves at once. A valid Fulfill waits for its commit at
 most FULFILL_HOLD_MAX_MS, and half of the expiry margin: then it leaves, and its
 entry is still to be committed. While the journal fails, no Prepare leaves and
-every reply does.
+every reply does. While it is slow, so that what waits is old or much, no new
+Prepares are taken.
 
 `departed` is the number of the entry up to which all frames are with the
 operating system. What has not left when its link is lost is known to the
@@ -15,6 +16,7 @@ from collections.abc import Callable
 
 import msgspec
 import trio
+from loguru import logger
 
 from connector.core.accounts import Reservation
 from connector.core.admission import Refusal
@@ -22,7 +24,7 @@ from connector.core.forwarding import Forwarder
 from connector.core.hop import Hop
 from connector.core.instant import Instant
 from connector.ledger.journal import Journal
-from connector.limits import FULFILL_HOLD_MAX_MS
+from connector.limits import FULFILL_HOLD_MAX_MS, GATE_MAX_BYTES, GATE_STALL_MS
 from connector.links.link import Link
 from connector.links.registry import Registry
 from connector.links.session import Item
@@ -30,6 +32,9 @@ from connector.protocol.btp import MESSAGE
 
 #: What senders are told; the cause is for the operator.
 _NO_BOOKS = "this connector cannot write its books now"
+#: Who refuses new Prepares; see `Forwarder.closed_by`.
+_FAILURE = "journal"
+_STALL = "slow journal"
 
 
 class Parcel(msgspec.Struct):
@@ -47,6 +52,7 @@ class _Held(msgspec.Struct, eq=False):
     first: int
     since_ms: int
     parcels: list[Parcel]
+    octets: int
     is_relieved: bool = False
 
 
@@ -68,6 +74,8 @@ class Gate:
         self._now = now
         self._release = release
         self._held: deque[_Held] = deque()
+        #: Octets of packets that wait.
+        self._octets = 0
         self._something_held = trio.Event()
         #: Per link, what was given to it and has perhaps not left: position, first entry, reservations.
         self._leaving: dict[Link, deque[tuple[int, int, list[Reservation]]]] = {}
@@ -86,9 +94,13 @@ class Gate:
             for parcel in parcels:
                 self._send(parcel, 0)
             return
-        held = _Held(journal.appended + 1, now.mono_ms, parcels)
+        octets = sum(len(packet) for parcel in parcels for _, _, packet in parcel.items)
+        held = _Held(journal.appended + 1, now.mono_ms, parcels, octets)
         last = journal.append(log, lambda: self._on_commit(held, last))
         self._held.append(held)
+        self._octets += octets
+        if self._octets > GATE_MAX_BYTES:
+            self._stall()
         if journal.failure:
             self._give_up(held)
         else:
@@ -98,6 +110,10 @@ class Gate:
         # The journal commits in order.
         assert self._held.popleft() is held
         self._released = last
+        self._octets -= held.octets
+        if _STALL in self._forwarder.closed_by and not self._is_stalled():
+            del self._forwarder.closed_by[_STALL]
+            logger.info("new packets are taken again: the journal keeps up")
         for parcel in held.parcels:
             self._send(parcel, held.first)
 
@@ -158,12 +174,30 @@ class Gate:
             self._something_held = trio.Event()
             while self._held:
                 await trio.sleep(interval_ms / 1000)
+                if self._is_stalled():
+                    self._stall()
                 latest_ms = self._now().mono_ms - interval_ms
                 for held in self._held:
                     if held.since_ms > latest_ms:
                         break
                     if not held.is_relieved:
                         self._relieve(held)
+
+    def _is_stalled(self) -> bool:
+        """Whether too much waits, or something has waited for too long."""
+        if self._octets > GATE_MAX_BYTES // 2:
+            return True
+        return bool(self._held) and self._now().mono_ms - self._held[0].since_ms > GATE_STALL_MS
+
+    def _stall(self) -> None:
+        """Take no new Prepares until the journal has caught up."""
+        if _STALL not in self._forwarder.closed_by:
+            self._forwarder.closed_by[_STALL] = Refusal("T00", _NO_BOOKS)
+            logger.warning(
+                "new packets are refused: {} octets of packets wait for the journal, the oldest for {} ms",
+                self._octets,
+                self._now().mono_ms - self._held[0].since_ms,
+            )
 
     def _relieve(self, held: _Held) -> None:
         """Let the replies among `held` leave; its Prepares stay."""
@@ -194,9 +228,9 @@ class Gate:
             self._release()
 
     def _on_failure(self) -> None:
-        self._forwarder.closed_by["journal"] = Refusal("T00", _NO_BOOKS)
+        self._forwarder.closed_by[_FAILURE] = Refusal("T00", _NO_BOOKS)
         for held in list(self._held):
             self._give_up(held)
 
     def _on_success(self) -> None:
-        self._forwarder.closed_by.pop("journal", None)
+        self._forwarder.closed_by.pop(_FAILURE, None)
