@@ -337,8 +337,9 @@ class Judge:
                 return "dropped"
             if fate.read_s is not None and fate.read_s * 1000 >= deadline_ms:
                 return "late"
-            # Had the connection ended before the expiry, the packet would be in doubt.
-            if fate.read_s is None and cable.ended_s is not None and cable.ended_s * 1000 >= deadline_ms:
+            # Had the debtor heard of the connection's end before the expiry, it would be in doubt.
+            gone_s = cable.end_of(debtor).gone_s
+            if fate.read_s is None and gone_s is not None and gone_s * 1000 >= deadline_ms:
                 return "late, and under way when the connection ended"
         raise AssertionError(f"{debtor} got a good Fulfill from {creditor} in time and did not book it")
 

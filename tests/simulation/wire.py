@@ -79,12 +79,16 @@ class Cable:
     def lose(self, name: str, *, delivers: bool) -> None:
         """The process at end `name` was killed; its system still delivers what it was given, or not."""
         self.end()
-        stream = self.dialler_stream if name == self.ends[0] else self.acceptor_stream
+        stream = self.end_of(name)
         stream.incoming.cut()
         if delivers:
             stream.outgoing.close()
         else:
             stream.outgoing.cut()
+
+    def end_of(self, name: str) -> "_End":
+        """The end that `name` holds."""
+        return self.dialler_stream if name == self.ends[0] else self.acceptor_stream
 
     def end(self) -> None:
         """Note when it ended."""
@@ -206,6 +210,11 @@ class _Direction:
         """Whether nothing can be written any more."""
         return self.broken or self.closed
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing more will be read."""
+        return self.closed and not self._chunks
+
     async def stall(self) -> None:
         """Wait, sometimes, until there is room."""
         cable = self._cable
@@ -242,31 +251,44 @@ class _End(trio.abc.Stream):
     def __init__(self, outgoing: _Direction, incoming: _Direction) -> None:
         self.outgoing = outgoing
         self.incoming = incoming
+        #: When this end closed the connection, or heard that it is gone.
+        self.gone_s: float | None = None
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         await trio.lowlevel.checkpoint()
         if self.outgoing.broken:
-            raise trio.BrokenResourceError("the cable was cut")
+            raise self._gone("the cable was cut")
         if self.outgoing.closed or self.incoming.closed:
-            raise trio.BrokenResourceError("the other end is closed")
+            raise self._gone("the other end is closed")
         await self.outgoing.stall()
         self.outgoing.step("before a write")
         if not self.outgoing.is_over:
             self.outgoing.put(bytes(data))
         self.outgoing.step("after a write")
         if self.outgoing.is_over:
-            raise trio.BrokenResourceError("this end was killed")
+            raise self._gone("the cable was cut, or this end was killed")
+
+    def _gone(self, reason: str = "") -> trio.BrokenResourceError:
+        self.gone_s = self.gone_s if self.gone_s is not None else trio.current_time()
+        return trio.BrokenResourceError(reason)
 
     async def wait_send_all_might_not_block(self) -> None:
         await trio.lowlevel.checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         while True:
-            data = await self.incoming.get()
-            if data or self.incoming.closed:
+            try:
+                data = await self.incoming.get()
+            except trio.BrokenResourceError as error:
+                raise self._gone() from error
+            if data:
+                return data
+            if self.incoming.is_at_end:
+                self._gone()
                 return data
 
     async def aclose(self) -> None:
+        self._gone()
         self.outgoing.end()
         self.incoming.cut()
         await trio.lowlevel.checkpoint()
