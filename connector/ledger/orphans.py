@@ -25,7 +25,7 @@ class Search(msgspec.Struct):
 
 
 async def find(ledger: Ledger, accounts: Iterable[LedgerAccount], known: Collection[int]) -> Search:
-    """Pending transfers of `accounts` whose ids are not `known`. Raises Unavailable."""
+    """Pending transfers of `accounts` whose ids are not `known`, oldest first. Raises Unavailable."""
     found: dict[int, Transfer] = {}
     search = Search([])
     for account in accounts:
@@ -35,7 +35,7 @@ async def find(ledger: Ledger, accounts: Iterable[LedgerAccount], known: Collect
         if len(found) >= ORPHANS_MAX:
             search.is_complete = False
             break
-    search.orphans = list(found.values())[:ORPHANS_MAX]
+    search.orphans = sorted(found.values(), key=lambda each: each.timestamp)[:ORPHANS_MAX]
     return search
 
 

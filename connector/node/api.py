@@ -8,6 +8,7 @@ another site can send neither without asking first, and nobody says yes.
 
 import re
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -77,10 +78,11 @@ def json(body: object, status: int = 200) -> Response:
 async def body_of(request: Request, kind: type[T]) -> T:
     """The body, which must be the JSON of `kind`. Raises Refused, saying what and where."""
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > HTTP_BODY_MAX_BYTES:
-            raise Refused(413, f"more than {HTTP_BODY_MAX_BYTES} bytes")
+    async with aclosing(request.stream()) as pieces:
+        async for piece in pieces:
+            body += piece
+            if len(body) > HTTP_BODY_MAX_BYTES:
+                raise Refused(413, f"more than {HTTP_BODY_MAX_BYTES} bytes")
     try:
         return msgspec.json.decode(bytes(body) or b"{}", type=kind)
     except msgspec.ValidationError as error:
