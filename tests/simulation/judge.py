@@ -142,7 +142,7 @@ class Judge:
                 if not seen.after_crash:
                     for neighbour, _ in seen.sides:
                         self._link_was_lost(name, neighbour, seen.at_s)
-        self.judge_books(root)
+        self.judge_books(root, set(NODES))
         found: list[Disagreement] = []
         for left, right in pairwise(NODES):
             found += self._compare(left, right)
@@ -163,9 +163,10 @@ class Judge:
         for condition, times in machine.resolved.items():
             assert times == 1, f"{machine.name} resolved {condition.hex()} {times} times"
 
-    def judge_books(self, root: Path) -> None:
-        """Book, journal, and ledger are one."""
-        for name, machine in self.machines.items():
+    def judge_books(self, root: Path, names: set[str]) -> None:
+        """Book, journal, and ledger of those nodes are one."""
+        for name in sorted(names):
+            machine = self.machines[name]
             book = machine.node.book
             self._check_accounts(machine)
             life = machine.life

@@ -56,6 +56,9 @@ class Around(Protocol):
     def unplug(self, name: str, *, delivers: bool) -> None:
         """The process of `name` is gone, and with it its connections."""
 
+    def shake(self, name: str, chance: float) -> None:
+        """A connection of `name` may be cut now."""
+
     def tell(self, what: str, name: str, more: str = "") -> None:
         """Something to count, and to print."""
 
@@ -155,6 +158,7 @@ class Life:
                 await trio.lowlevel.checkpoint()
                 return function()
             async with thread:
+                self._around.shake(machine.name, 0.004)
                 await trio.sleep(self._plan.disk_delay_max_s * machine.random.random() ** 2)
                 try:
                     result = function()
@@ -198,6 +202,7 @@ class Life:
             self.step(f"{when} a commit", before)
             if any(entry[0] == entries.FULFILLED for entry in entries.decode(batch.entries)):
                 self.step(f"{when} the commit of a fulfill", before)
+                self._around.shake(self.machine.name, 0.05)
         if not self.is_alive:
             # Nothing comes after a kill, least of all a report of the commit.
             raise _KilledError

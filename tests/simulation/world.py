@@ -91,6 +91,21 @@ class World:
             if name in cable.ends and cable.ended_s is None:
                 cable.lose(name, delivers=delivers)
 
+    def shake(self, name: str, chance: float) -> None:
+        """See `life.Around`."""
+        if self.plan.cuts_links and not self._is_calm and self.random.random() < chance:
+            self._cut((name,))
+
+    def _cut(self, names: tuple[str, ...]) -> None:
+        """Cut a connection between nodes, one of which is among `names`."""
+        between = [
+            cable
+            for cable in self.cables
+            if cable.ended_s is None and set(cable.ends) <= set(NODES) and set(cable.ends) & set(names)
+        ]
+        if between:
+            self.random.choice(between).cut()
+
     def tell(self, what: str, name: str, more: str = "") -> None:
         """See `life.Around`."""
         self.events[what] += 1
@@ -170,10 +185,10 @@ class World:
             # Before links close, which would tidy up what must be tidy already.
             judge = Judge(self.machines, self.payers, self.shops, self.sent, self.cables)
             self.disagreements = judge.judge(self.root)
-            self._close_doubts(judge)
+            closed = self._close_doubts(judge)
             await self._calm()
             judge = Judge(self.machines, self.payers, self.shops, self.sent, self.cables)
-            judge.judge_books(self.root)
+            judge.judge_books(self.root, {machine.name for machine in closed})
             judge.nothing_is_open()
             octets = b"".join(snapshot.dump(machine.node.book) for machine in self.machines.values())
             self.books = sha256(octets).hexdigest()
@@ -209,11 +224,7 @@ class World:
         while trio.current_time() < end_s:
             await trio.sleep(self.random.random() * 6)
             if self.plan.cuts_links:
-                between = [
-                    cable for cable in self.cables if cable.ended_s is None and set(cable.ends) <= set(NODES)
-                ]
-                if between:
-                    self.random.choice(between).cut()
+                self._cut(NODES)
             machine = self.machines[self.random.choice(NODES)]
             if self.plan.steps_clocks:
                 machine.wall_offset_ms += self.random.choice((-60_000, -1_500, 1_500, 60_000))
@@ -248,9 +259,10 @@ class World:
             await trio.sleep(1)
         raise AssertionError("something is not posted, though nothing is wrong any more")
 
-    def _close_doubts(self, judge: Judge) -> None:
-        """People decide, and agree with their neighbours."""
-        for machine in self.machines.values():
+    def _close_doubts(self, judge: Judge) -> list[Machine]:
+        """People decide, and agree with their neighbours; whose books that changed."""
+        unclear = [machine for machine in self.machines.values() if machine.node.book.doubts]
+        for machine in unclear:
             book, now_ms = machine.node.book, machine.now().wall_ms
             for number, doubt in list(book.doubts.items()):
                 for side in (entries.INCOMING, entries.OUTGOING):
@@ -258,6 +270,7 @@ class World:
                         owed = judge.is_owed(machine.name, doubt, side)
                         book.close(number, side, owed=owed, now_ms=now_ms)
             machine.node.pipeline.release()
+        return unclear
 
 
 def _is_idle(machine: Machine) -> bool:
