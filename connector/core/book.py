@@ -172,13 +172,16 @@ class Book:
         """Post what was pending: the packet is fulfilled."""
         self.log.append(entries.pack_end(entries.FULFILLED, reservation.number, now_ms))
         self._commit(reservation)
-        outgoing = reservation.outgoing
-        if outgoing.credits_posted - outgoing.debits_posted >= outgoing.trigger:
-            outgoing.trigger = NEVER
-            outgoing.was_reached = True
-            self.reached.append((outgoing, reservation))
+        self._watch(reservation.outgoing, reservation)
         if reservation.incoming.was_reached:
             reservation.incoming.arm()
+
+    def _watch(self, account: Account, reservation: Reservation | None) -> None:
+        """We owe more on `account`: tell of it when it reached the threshold."""
+        if account.credits_posted - account.debits_posted >= account.trigger:
+            account.trigger = NEVER
+            account.was_reached = True
+            self.reached.append((account, reservation))
 
     def _commit(self, reservation: Reservation) -> None:
         held = self.pending.pop(reservation.number, None)
@@ -235,6 +238,7 @@ class Book:
         """The packet is over, and a side of it is not known: what is pending stands against losses."""
         self.log.append(entries.pack(entries.DOUBTED, reservation.number, now_ms, incoming, outgoing))
         self.doubted.append(self._doubt(reservation, incoming, outgoing, now_ms))
+        self._watch(reservation.outgoing, reservation)
 
     def _doubt(self, reservation: Reservation, incoming: Side, outgoing: Side, now_ms: int) -> Doubt:
         self._void(reservation)
@@ -279,6 +283,8 @@ class Book:
             raise KeyError(number)
         self.log.append(entries.pack(entries.CLOSED, number, now_ms, side, owed))
         self._close(number, side, owed=owed)
+        if side == entries.OUTGOING and doubt.outgoing is not None:
+            self._watch(doubt.outgoing, None)
 
     def _close(self, number: int, side: int, *, owed: bool) -> None:
         doubt = self.doubts[number]
@@ -324,7 +330,7 @@ class Book:
         """Make the change that an entry tells of; for FULFILLED, what was fulfilled. Raises CorruptEntry."""
         try:
             return self._apply(entry)
-        except (LookupError, AssertionError) as error:
+        except (LookupError, ValueError, AssertionError) as error:
             raise entries.CorruptEntry(f"entry {entry!r} does not follow from those before it") from error
 
     def _apply(self, entry: tuple) -> Reservation | None:  # type: ignore[type-arg]

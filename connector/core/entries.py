@@ -107,6 +107,8 @@ def decode(octets: bytes) -> Iterator[tuple]:  # type: ignore[type-arg]  # the f
             name_at = at + code_size
             asset = Asset(octets[at:name_at].decode(), scale)
             at = name_at + name_size
+            if at > end:
+                raise CorruptEntry(f"the entry ends after {end} of {at} octets")
             yield OPENED, account, Kind(what), octets[name_at:at].decode(), asset
     except (error, ValueError) as problem:
         raise CorruptEntry(f"unreadable entry at {at} of {end} octets: {problem}") from problem

@@ -129,9 +129,9 @@ class Journal:
         if not self._work.is_set():
             self._work.set()
 
-    async def checkpoint_ledger(self, checkpoint: Checkpoint) -> None:
-        """Keep what the ledger holds; entries before it are not needed for it any more."""
-        await self.execute(set_checkpoint(recovery.LEDGER, checkpoint))
+    async def checkpoint_ledger(self, checkpoint: Checkpoint, *more: Statement) -> None:
+        """Keep what the ledger holds, and `more`; entries before it are not needed for it any more."""
+        await self.execute(set_checkpoint(recovery.LEDGER, checkpoint), *more)
         self._ledger_last = checkpoint.last
 
     def needed_by_ledger(self, after: int) -> None:
@@ -247,9 +247,10 @@ class Journal:
         removed = 0
         if batch is not None or statements or unneeded:
             removed = self.store.commit(batch, statements, unneeded)
-        self._written = last
         if any(item.flush for item in items):
             self.store.flush()
+        # Not before the last thing that may fail: what is tried again begins after it.
+        self._written = last
         return unneeded if removed < JOURNAL_COMPACT_ROWS_MAX else 0
 
     # --- on the loop ---

@@ -184,7 +184,10 @@ class Poster:
                     fills_empty=self.fills_empty,
                     begin=self._begin_anew,
                 )
-                await self._post(ledger)
+                # What may have been sent before is answered before anybody counts on the ledger.
+                while self._requests:
+                    await self._send(ledger, self._requests[0])
+                    del self._requests[0]
             self.ledger = ledger
             self.alarm = ""
             self._on_posting()
@@ -227,7 +230,7 @@ class Poster:
                 await self._prepare(ledger.batch_max)
             await self._send_and_prepare(ledger)
             del self._requests[0]
-            if not self._requests and self.posted - self._checkpointed >= CHECKPOINT_ENTRIES:
+            if not self._requests and self._is_checkpoint_due:
                 await self._checkpoint()
 
     async def _send_and_prepare(self, ledger: Ledger) -> None:
@@ -244,7 +247,7 @@ class Poster:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(send)
             try:
-                if len(self._requests) == 1 and self._may_prepare():
+                if len(self._requests) == 1 and not self._is_checkpoint_due and self._may_prepare():
                     await self._prepare(ledger.batch_max)
             except Unavailable as outage:
                 outages.append(outage)
@@ -258,6 +261,11 @@ class Poster:
             log += self._decode(batch.first, batch.entries, after, last)
             await trio.lowlevel.checkpoint()
         return log
+
+    @property
+    def _is_checkpoint_due(self) -> bool:
+        """Whether nothing is to be taken before a checkpoint, which needs a moment between requests."""
+        return self._taken - self._checkpointed >= CHECKPOINT_ENTRIES
 
     def _may_prepare(self) -> bool:
         return self._taken < self._journal.durable and not self._still.statistics().tasks_waiting
@@ -299,7 +307,12 @@ class Poster:
     async def _checkpoint(self) -> None:
         assert self._posting is not None
         self._checkpointed = self.posted
-        await self._journal.checkpoint_ledger(Checkpoint(self.posted, snapshot.dump(self._posting.book)))
+        # The request on record was answered: the next process is to look for its last transfer.
+        answered = Recorded(self.posted, self.posted, 0, 0, self._newest)
+        await self._journal.checkpoint_ledger(
+            Checkpoint(self.posted, snapshot.dump(self._posting.book)),
+            set_meta(_REQUEST, msgspec.json.encode(answered).decode()),
+        )
         logger.debug("checkpoint of the ledger at entry {}", self.posted)
 
     # --- for those who compare ---

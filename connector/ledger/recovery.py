@@ -37,7 +37,8 @@ def recover(store: Store, now_ms: int) -> Recovered:
     """
     checkpoint = store.checkpoint(BOOK) or Checkpoint(0, b"")
     departed = int(store.meta(DEPARTED) or 0)
-    unrelayed: list[tuple[int, Reservation]] = []
+    #: Fulfilled packets by their numbers: the entry that says so, and what they are worth.
+    unrelayed: dict[int, tuple[int, Reservation]] = {}
     last = checkpoint.last
     try:
         book = snapshot.load(checkpoint.state) if checkpoint.state else Book()
@@ -50,19 +51,22 @@ def recover(store: Store, now_ms: int) -> Recovered:
                     reservation = book.apply(entry)
                     last = number
                     if reservation is not None:
-                        unrelayed.append((number, reservation))
+                        unrelayed[reservation.number] = number, reservation
+                    elif entry[0] == entries.UNRELAYED:
+                        # Known already, before the crash.
+                        unrelayed.pop(entry[1], None)
                 number += 1
             if number != batch.last + 1:
                 raise CorruptEntry(
                     f"{number - batch.first} entries stand where {batch.first} to {batch.last} should"
                 )
-            unrelayed = [pair for pair in unrelayed if pair[0] > departed]
+            unrelayed = {key: pair for key, pair in unrelayed.items() if pair[0] > departed}
     except CorruptEntry as error:
         raise Unavailable(f"{store.path}: {error}") from error
     replayed = last - checkpoint.last
     left_open = list(book.pending.values())
     for reservation in left_open:
         book.doubt(reservation, Side.OPEN, Side.OPEN, now_ms)
-    for _, reservation in unrelayed:
+    for _, reservation in unrelayed.values():
         book.unrelayed(reservation, now_ms)
     return Recovered(book, last, replayed, len(left_open) + len(unrelayed))

@@ -259,6 +259,9 @@ class Books:
 
     def _sample(self, appended: int) -> None:
         samples = self._samples
+        if self.poster is not None and not self.poster.unposted:
+            # What comes from now on is younger than this.
+            samples.clear()
         if not samples or samples[-1][0] < appended:
             samples.append((appended, self._now().mono_ms))
         if len(samples) > LAG_SAMPLES_MAX:

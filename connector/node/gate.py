@@ -115,7 +115,12 @@ class Gate:
             del self._forwarder.closed_by[_STALL]
             logger.info("new packets are taken again: the journal keeps up")
         for parcel in held.parcels:
-            self._send(parcel, held.first)
+            if held.is_relieved:
+                # It took long: what was rejected meanwhile must not leave.
+                sent = parcel.hop.sent
+                parcel.items = [item for item in parcel.items if item[0] != MESSAGE or item[1] in sent]
+            if parcel.items:
+                self._send(parcel, held.first)
 
     def _send(self, parcel: Parcel, first: int) -> None:
         hop = parcel.hop
@@ -177,7 +182,8 @@ class Gate:
                 if self._is_stalled():
                     self._stall()
                 latest_ms = self._now().mono_ms - interval_ms
-                for held in self._held:
+                # Letting go of one may hold another.
+                for held in list(self._held):
                     if held.since_ms > latest_ms:
                         break
                     if not held.is_relieved:

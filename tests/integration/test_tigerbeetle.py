@@ -98,7 +98,7 @@ async def test_another_cluster(server: TigerBeetleServer, impatient: float) -> N
 
 
 async def test_replicas_that_the_client_does_not_take(server: TigerBeetleServer) -> None:
-    with pytest.raises(ValueError, match="HOST:PORT is expected, .*, not 'x:y:z'"):
+    with pytest.raises(ValueError, match=r"HOST:PORT is expected, .*, not 'x:y:z'"):
         await open_tigerbeetle(CLUSTER_ID, "x:y:z")
 
 
