@@ -296,7 +296,7 @@ async def transfers_of(ledger: Ledger, account_id: int) -> list[Transfer]:
 
 
 def check_transfers(audit: Audit, transfers: Iterable[Transfer]) -> None:
-    """Each leg of a fulfilled packet was posted once, others never; pending ones ended once, or are in doubt."""
+    """Each leg of a fulfilled packet was posted once, others never; what is pending is in doubt."""
     posted: Counter[tuple[bytes, int, int]] = Counter()
     pending: dict[int, int] = {}
     ends: list[Transfer] = []

@@ -20,11 +20,10 @@ from connector.protocol import btp, ilp
 
 #: Prepares on their way that the payer sent since the last disturbance.
 WINDOW = 96
-#: The payer's pace: so many Prepares, so often.
-BURST, INTERVAL_S = 8, 0.01
+#: How often the payer sends.
+INTERVAL_S = 0.01
 #: How long the payer waits before it tries again what a node cannot forward now.
 PROBE_S = 0.02
-EXPIRY_MS = 2_000
 #: With less time left the shop does not deal.
 SHOP_MARGIN_MS = 500
 FULFILLED = "fulfilled"
@@ -117,6 +116,9 @@ class Person:
         self._port = port
         self._token = token
         self.connection: Connection | None = None
+        #: Replace it to read no more, until it is set.
+        self.may_read = trio.Event()
+        self.may_read.set()
         self._changed = trio.Event()
 
     async def run(self) -> None:
@@ -143,6 +145,7 @@ class Person:
             nursery.start_soon(self.work, connection)
             try:
                 while True:
+                    await self.may_read.wait()
                     for frame in await connection.read():
                         self.received(connection, nursery, frame)
                     self.moved()
@@ -187,13 +190,25 @@ class Sent(msgspec.Struct):
 class Payer(Person):
     """Sends Prepares to the shop, in a window, as long as `is_sending`."""
 
-    def __init__(self, port: int, token: str, destination: str, seed: int) -> None:
+    def __init__(
+        self,
+        port: int,
+        token: str,
+        destination: str,
+        seed: int,
+        *,
+        burst: int = 8,
+        amount_max: int = 1_000_000,
+        expiry_ms: int = 2_000,
+    ) -> None:
+        """`burst`: how many Prepares at a time."""
         super().__init__(port, token)
+        self._burst = burst
+        self._amount_max = amount_max
+        self._expiry_ms = expiry_ms
         self.packets: dict[bytes, Sent] = {}
         self.outcomes: Counter[str] = Counter()
         self.is_sending = True
-        #: Answers that are worth a try after a moment.
-        self.patient_with = {"T01"}
         self._destination = destination
         self._random = random.Random(seed)
         self._asked: dict[int, tuple[bytes, bytes]] = {}
@@ -215,7 +230,7 @@ class Payer(Person):
         while True:
             now_s = time.monotonic()
             if self.is_sending and now_s >= self._not_before_s:
-                room = min(BURST, WINDOW - len(self._window))
+                room = min(self._burst, WINDOW - len(self._window))
                 if self._not_before_s:
                     # Something went wrong lately: one packet finds out whether it still does.
                     room = min(room, 1)
@@ -227,10 +242,10 @@ class Payer(Person):
         self._next_id += 1
         preimage = preimage_of(request_id)
         condition = sha256(preimage).digest()
-        amount = self._random.randrange(10, 1_000_000)
+        amount = self._random.randrange(10, self._amount_max)
         prepare = ilp.Prepare(
             amount=amount,
-            expires_at_ms=time.time_ns() // 1_000_000 + EXPIRY_MS,
+            expires_at_ms=time.time_ns() // 1_000_000 + self._expiry_ms,
             condition=condition,
             destination=self._destination,
             data=request_id.to_bytes(8, "big"),
@@ -258,7 +273,7 @@ class Payer(Person):
         else:
             assert isinstance(packet, ilp.Reject)
             sent.outcome = packet.code
-            if packet.code in self.patient_with:
+            if packet.code == "T01":
                 self._not_before_s = sent.answered_s + PROBE_S
         self.outcomes[sent.outcome] += 1
 
@@ -290,8 +305,10 @@ class Seen(msgspec.Struct):
 class Shop(Person):
     """Fulfills most packets, rejects some, is slow with some, and leaves a few unanswered."""
 
-    def __init__(self, port: int, token: str, seed: int, *, is_moody: bool = True) -> None:
+    def __init__(self, port: int, token: str, seed: int, *, is_moody: bool = True, data: bytes = b"") -> None:
+        """Without moods it fulfills everything at once; `data` goes along with each Fulfill."""
         super().__init__(port, token)
+        self._data = data
         self.packets: dict[bytes, Seen] = {}
         self._random = random.Random(seed)
         self._is_moody = is_moody
@@ -326,4 +343,4 @@ class Shop(Person):
         preimage = preimage_of(int.from_bytes(prepare.data, "big"))
         assert sha256(preimage).digest() == prepare.condition
         self.packets[prepare.condition[:16]].is_fulfilled = True
-        connection.send([btp.ilp_response(request_id, ilp.encode_fulfill(ilp.Fulfill(preimage, b"")))])
+        connection.send([btp.ilp_response(request_id, ilp.encode_fulfill(ilp.Fulfill(preimage, self._data)))])

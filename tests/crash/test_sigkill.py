@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -22,6 +23,7 @@ import trio
 from connector.core.entries import Side
 from connector.core.rates import fee
 from connector.ledger.embedded import open_embedded
+from connector.limits import ILP_DATA_MAX_BYTES
 from tests.crash import audit
 from tests.crash.audit import Audit, Kill, read_books
 from tests.crash.load import FULFILLED, Payer, Shop
@@ -67,12 +69,12 @@ credit_limit = 1_000_000_000_000_000
 class Chain:
     """The two nodes and the two people."""
 
-    def __init__(self, directory: Path, seed: int) -> None:
+    def __init__(self, directory: Path, seed: int, **shop: Any) -> None:
         self.directory = directory
         self.ports = free_ports(4)
         self.nodes = {"a": self._node("a", "payer", "b", 0), "b": self._node("b", "shop", "a", 1)}
         self.payer = Payer(self.ports[0], "payer-secret-token", "test.b.shop.till", seed)
-        self.shop = Shop(self.ports[1], "shop-secret-token", seed)
+        self.shop = Shop(self.ports[1], "shop-secret-token", seed, **shop)
         self.kills: list[Kill] = []
         self.found: Counter[str] = Counter()
 
@@ -100,12 +102,13 @@ class Chain:
         for name in names:
             await self.nodes[name].start()
 
-    async def kill(self, names: str) -> None:
+    async def kill(self, names: str, then: Callable[[], None] = lambda: None) -> None:
         """Kill nodes, and wait until all that they had sent was seen."""
         for name in names:
             since_s = time.monotonic()
             await self.nodes[name].kill()
             self.kills.append(Kill(since_s, time.monotonic()))
+        then()
         self.payer.forgive()
         for name, person in (("a", self.payer), ("b", self.shop)):
             if name in names:
@@ -235,3 +238,31 @@ async def test_nothing_is_in_doubt_when_a_node_is_killed_at_rest(tmp_path: Path,
 
     audits = await run_chain(chain, kill_at_rest)
     assert not any(books.book.doubts for books in audits.values())
+
+
+async def test_fulfills_that_a_payer_did_not_read_are_in_doubt(tmp_path: Path) -> None:
+    # So large that few of them fill what the kernel holds for a payer who does not read.
+    chain = Chain(tmp_path, SEED, is_moody=False, data=bytes(ILP_DATA_MAX_BYTES))
+    waiting: list[int] = []
+
+    async def kill_while_fulfills_wait() -> None:
+        await chain.payer.fulfilled(10)
+        chain.payer.may_read = trio.Event()
+        # At last the node takes no more packets from one who does not read the answers.
+        while True:
+            seen = len(chain.shop.packets)
+            chain.payer.forgive()
+            with trio.move_on_after(0.5) as patience:
+                await chain.shop.wait(lambda seen=seen: len(chain.shop.packets) > seen)  # type: ignore[misc]
+            if patience.cancelled_caught:
+                break
+        chain.payer.is_sending = False
+        await chain.kill("a", then=chain.payer.may_read.set)
+        (books,) = chain.look("a")().values()
+        waiting.append(sum(each.outgoing is None for each in books.book.doubts.values()))
+        await chain.start("a")
+        chain.payer.is_sending = True
+
+    await run_chain(chain, kill_while_fulfills_wait)
+    print(f"{waiting} Fulfills had been recorded and had not left")
+    assert waiting[0] > 0
