@@ -11,7 +11,7 @@ import trio
 from connector.config.schema import NodeConfig
 from connector.node.node import Node
 from connector.protocol import btp
-from tests.integration.peers import FULFILL, World, child, node_config, prepare
+from tests.integration.peers import FULFILL, Peer, World, child, node_config, prepare
 
 ADMIN = {"x-connector-admin": "1"}
 
@@ -73,18 +73,22 @@ class Shop(World):
             assert isinstance(frame, btp.Message)
             await bob.reply(frame.request_id, FULFILL)
             assert await alice.receive() == btp.decode(btp.ilp_response(request_id, FULFILL))
-        # Nobody is left whom the doctor would wait for.
-        for peer in (alice, bob):
-            link = self.node.registry.link("alice" if peer is alice else "bob")
-            assert link is not None
+        await self._part(alice, bob)
+
+    async def _part(self, *peers: Peer) -> None:
+        """Nobody is left whom the doctor would wait for."""
+        links = self.node.registry.links()
+        for peer in peers:
             await peer.ws.aclose()
+        for link in links:
             await link.gone.wait()
 
     async def leave_open(self, amount: int) -> None:
-        """A packet from alice that bob has and does not answer."""
+        """A packet from alice that bob has and does not answer; it stays in flight until it expires."""
         alice, bob = await self.peer("alice"), await self.peer("bob")
         await alice.ask(prepare(amount=amount), 10)
         await bob.receive()
+        await self._part(alice, bob)
 
     async def posted(self) -> None:
         """Wait until the ledger has everything."""

@@ -254,7 +254,7 @@ async def make_orphan(directory: Path) -> Transfer:
 
 
 async def test_orphans_are_found_and_voided(tmp_path: Path) -> None:
-    async with open_shop(keeping(tmp_path)) as shop:
+    async with open_shop(keeping(tmp_path), crash=True) as shop:
         await shop.leave_open(50)
         await shop.posted()
         await make_orphan(tmp_path)
