@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from hashlib import sha256
+from socket import SO_RCVBUF, SOL_SOCKET
 
 import msgspec
 import trio
@@ -26,6 +27,8 @@ INTERVAL_S = 0.01
 PROBE_S = 0.02
 #: With less time left the shop does not deal.
 SHOP_MARGIN_MS = 500
+#: What the kernel holds for a person who does not read is little.
+RECEIVE_BUFFER_BYTES = 65_536
 FULFILLED = "fulfilled"
 
 
@@ -116,9 +119,10 @@ class Person:
         self._port = port
         self._token = token
         self.connection: Connection | None = None
-        #: Replace it to read no more, until it is set.
-        self.may_read = trio.Event()
-        self.may_read.set()
+        #: Since when what comes is not read; monotonic seconds.
+        self.unread_since_s = math.inf
+        self._may_read = trio.Event()
+        self._may_read.set()
         self._changed = trio.Event()
 
     async def run(self) -> None:
@@ -129,6 +133,7 @@ class Person:
             except OSError:
                 await trio.sleep(PROBE_S)
                 continue
+            stream.setsockopt(SOL_SOCKET, SO_RCVBUF, RECEIVE_BUFFER_BYTES)
             async with stream:
                 connection = Connection(stream)
                 try:
@@ -138,6 +143,16 @@ class Person:
                     pass
             self.lost()
 
+    def stop_reading(self) -> None:
+        """Read no more, until `go_on_reading`."""
+        self.unread_since_s = time.monotonic()
+        self._may_read = trio.Event()
+
+    def go_on_reading(self) -> None:
+        """Read what came meanwhile, and what comes."""
+        self.unread_since_s = math.inf
+        self._may_read.set()
+
     async def _use(self, connection: Connection) -> None:
         async with trio.open_nursery() as nursery:
             self.connection = connection
@@ -145,7 +160,7 @@ class Person:
             nursery.start_soon(self.work, connection)
             try:
                 while True:
-                    await self.may_read.wait()
+                    await self._may_read.wait()
                     for frame in await connection.read():
                         self.received(connection, nursery, frame)
                     self.moved()
