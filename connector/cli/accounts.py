@@ -62,7 +62,8 @@ def print_accounts(answer: dict[str, Any], out: Console, *, raw: bool) -> None:
         )
     print_table(made, out)
     out.print(
-        "\nNet is positive when the holder owes us. In flight: what it may come to owe, and to be owed."
+        "\nNet is positive when the holder owes us, and negative when we owe the holder; what we earned is"
+        "\nthe negative net of fees. In flight: what the holder may come to owe, and to be owed."
     )
 
 

@@ -131,7 +131,7 @@ def ledger_balances(rows: Iterable[LedgerAccount], unknown: Sequence[LedgerAccou
         return Check(
             name, "error", f"{len(strangers)} accounts have balances and no name: {_named(strangers)}", advice
         )
-    return Check(name, "ok", f"debits equal credits in each of {len(sums)} ledgers")
+    return Check(name, "ok", f"debits equal credits in {_count(len(sums), 'ledger', 'ledgers')}")
 
 
 def journal_equals(

@@ -132,7 +132,7 @@ class Doctor:
             for row in await ledger.query_accounts(
                 user_data_128=node_number(self.address), code=0, limit=ledger.batch_max
             )
-            if row.id not in rows
+            if row.id not in rows and row.code != Kind.JOURNAL
         ]
         pairs = [(account, rows.get(posting.legs.side(account).id)) for account in accounts]
         checks = [
