@@ -30,7 +30,7 @@ def test_money_is_conserved_and_neighbours_agree_whatever_fails(first: int) -> N
         events += result.events
         reasons.update(packet.reason for packet in result.disagreements)
     # The seeds do play: payments arrive, and all that can go wrong does.
-    assert outcomes["fulfilled"] > 200
+    assert outcomes["fulfilled"] > 100
     assert {"R00", "R01", "R02", "T00", "T01", "T04", "F05", "F99", "lost"} <= set(outcomes)
     assert {"kill", "stop", "start", "torn write", "sick disk", "outage", "doubt"} <= set(events)
     assert reasons["dropped"]

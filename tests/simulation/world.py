@@ -34,8 +34,8 @@ from tests.simulation.network import NODES, Script, script
 from tests.simulation.people import Payer, Shop
 from tests.simulation.wire import NO_FAULTS, Cable, Faults
 
-PACKETS = 22
-TRAFFIC_S = 15.0
+PACKETS = 16
+TRAFFIC_S = 12.0
 #: By then every packet has been answered, or has expired on each node.
 _SETTLE_S = 37.0
 #: A supervisor's longest pause, and a slow ledger's time for what is left.
