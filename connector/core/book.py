@@ -12,6 +12,9 @@ A packet of `amount_in` that leaves as `amount_out` after our `fee`:
                      credit exchange amount_in - fee,   credit outgoing' amount_out
                      fees fee
 
+A packet back to where it came from goes over the exchange account, too: no
+transfer has one account on both sides.
+
 It is pending from `reserve` until `commit` posts it or `void` takes it back. A
 packet whose end nobody knows is in doubt (`doubt`, `unrelayed`): each side that
 is open or owed stands against `losses` until `close` decides it.
@@ -164,7 +167,7 @@ class Book:
         incoming.debits_pending += amount_in
         outgoing.credits_pending += amount_out
         incoming.fees.credits_pending += fee
-        if incoming.exchange is not outgoing.exchange:
+        if incoming.exchange is not outgoing.exchange or incoming is outgoing:
             incoming.exchange.credits_pending += amount_in - fee
             outgoing.exchange.debits_pending += amount_out
 
@@ -197,7 +200,7 @@ class Book:
         fees = incoming.fees
         fees.credits_pending -= fee
         fees.credits_posted += fee
-        if incoming.exchange is not outgoing.exchange:
+        if incoming.exchange is not outgoing.exchange or incoming is outgoing:
             incoming.exchange.credits_pending -= amount_in - fee
             incoming.exchange.credits_posted += amount_in - fee
             outgoing.exchange.debits_pending -= amount_out
@@ -209,7 +212,7 @@ class Book:
         incoming.debits_posted += amount_in
         outgoing.credits_posted += amount_out
         incoming.fees.credits_posted += fee
-        if incoming.exchange is not outgoing.exchange:
+        if incoming.exchange is not outgoing.exchange or incoming is outgoing:
             incoming.exchange.credits_posted += amount_in - fee
             outgoing.exchange.debits_posted += amount_out
 
@@ -228,7 +231,7 @@ class Book:
         incoming.debits_pending -= amount_in
         outgoing.credits_pending -= amount_out
         incoming.fees.credits_pending -= fee
-        if incoming.exchange is not outgoing.exchange:
+        if incoming.exchange is not outgoing.exchange or incoming is outgoing:
             incoming.exchange.credits_pending -= amount_in - fee
             outgoing.exchange.debits_pending -= amount_out
 

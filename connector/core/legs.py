@@ -243,7 +243,8 @@ class Pair:
         self.outgoing = outgoing
         self._high, self._low = legs.high, legs.low
         self._tag = legs.side(outgoing).tag
-        self._crosses = incoming.exchange is not outgoing.exchange
+        # A ledger takes no transfer from an account to itself.
+        self._crosses = incoming.exchange is not outgoing.exchange or incoming is outgoing
         main = [(incoming, outgoing, Code.PACKET)]
         if self._crosses:
             main = [(incoming, incoming.exchange, Code.EXCHANGE), (outgoing.exchange, outgoing, Code.PACKET)]

@@ -383,7 +383,7 @@ def test_a_child_may_pay_what_is_below_it() -> None:
     [(kind, request_id, packet)] = world.outgoing()["carol"]
     assert (kind, request_id) == (RESPONSE, 7)
     assert isinstance(packet, ilp.Fulfill)
-    assert balances(world) == {"carol USD": (1_000, 999), "fees USD": (0, 1)}
+    assert balances(world) == {"carol USD": (1_000, 999), "exchange USD": (999, 999), "fees USD": (0, 1)}
 
 
 def test_counters_say_what_became_of_packets() -> None:
