@@ -23,7 +23,7 @@ from connector.errors import Unavailable
 from connector.ledger import rebuild
 from connector.ledger.embedded import open_embedded
 from connector.ledger.status import TransferStatus
-from connector.node import jobs, supervisor
+from connector.node import clerk, jobs, supervisor
 from connector.node.diagnosis import PeerAnswer
 from tests.integration.keeping import ADMIN, Shop, keeping, open_shop
 
@@ -49,6 +49,33 @@ async def test_a_settlement_is_booked_once_for_its_reference_and_survives_a_rest
             300,
         )
         assert set((await shop.checks(ok=True)).values()) == {"ok"}
+
+
+async def test_nothing_is_booked_while_the_journal_cannot_be_written(tmp_path: Path) -> None:
+    async with open_shop(keeping(tmp_path)) as shop:
+        journal = shop.node.books.journal
+        assert journal is not None
+        journal.failure = "disk full"
+        assert "disk full" in (await shop.post("/api/accounts/alice/settle", SETTLEMENT, 503))["error"]
+        assert await shop.net("alice") == 0
+        assert (await shop.checks(ok=False))["journal"] == "error"
+        journal.failure = ""
+
+
+async def test_a_booking_that_is_not_on_disk_is_not_answered_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clerk, "BOOKING_TIMEOUT_S", 0.05)
+
+    async def never(journal: object, number: int) -> None:
+        await trio.sleep_forever()
+
+    async with open_shop(keeping(tmp_path)) as shop:
+        with monkeypatch.context() as patch:
+            patch.setattr("connector.ledger.journal.Journal.wait_durable", never)
+            answer = await shop.post("/api/accounts/alice/settle", SETTLEMENT, 503)
+        assert "not on disk yet" in answer["error"]
+        assert (await shop.post("/api/accounts/alice/settle", SETTLEMENT))["already_booked"]
 
 
 @pytest.mark.parametrize(
