@@ -3,7 +3,9 @@
 Measured are the adapter together with what its caller has to do (make ids and
 pack two legs a packet, while the request before is under way), TigerBeetle's
 client by itself with what was packed before, and the embedded ledger, packing
-included. The server is a fresh one with production's limits, on this machine,
+included; and the node's own poster, from a journal full of packets, which also
+reads, keeps a book, records its requests and looks at every answer (its
+accounts are with history). The server is a fresh one with production's limits, on this machine,
 so that client and server share its cores.
 """
 
@@ -32,6 +34,7 @@ from connector.ledger.embedded import open_embedded
 from connector.ledger.layouts import HISTORY, octets
 from connector.ledger.status import AccountStatus, TransferStatus
 from connector.ledger.tigerbeetle import open_tigerbeetle
+from tests.bench.backlog import measure_backlog
 from tests.contract.tigerbeetle_server import CLUSTER_ID, MISSING, TigerBeetleServer, find_server
 
 ACCOUNTS = 100
@@ -162,6 +165,14 @@ async def measure_tigerbeetle(address: str, rounds: int, requests: int) -> dict[
         results[f"bare client, {name}"] = statistics.median(client)
     bare.close()
     await ledger.aclose()
+
+    async def reopen() -> Ledger:
+        return await open_tigerbeetle(CLUSTER_ID, address)
+
+    packets = requests * PACKETS
+    results["poster, from the journal"] = statistics.median(
+        [await measure_backlog(reopen, packets) for _ in range(rounds)]
+    )
     return results
 
 
@@ -177,6 +188,13 @@ async def measure_embedded(directory: Path, rounds: int, requests: int) -> dict[
         ]
         results[f"embedded, {'with' if history else 'without'} history"] = statistics.median(speeds)
         await ledger.aclose()
+
+    async def reopen() -> Ledger:
+        return await open_embedded(directory / "poster.db")
+
+    results["poster to embedded"] = statistics.median(
+        [await measure_backlog(reopen, requests * PACKETS // 2) for _ in range(rounds)]
+    )
     return results
 
 
@@ -203,8 +221,11 @@ def main() -> None:
         print(json.dumps({"unit": "transfers/s", "cores": os.cpu_count(), "results": results}))
         return
     for what, speed in results.items():
-        bare = results.get(what.replace("adapter", "bare client"))
-        share = f"  {speed / bare:4.0%} of the bare client" if bare and what.startswith("adapter") else ""
+        bare = results.get(
+            "bare client, with history" if "poster, from" in what else what.replace("adapter", "bare client")
+        )
+        compared = bare and what.startswith(("adapter", "poster, from"))
+        share = f"  {speed / bare:4.0%} of the bare client" if bare and compared else ""
         print(f"{what:<30}{speed:>12,.0f} transfers/s{share}")
 
 
