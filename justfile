@@ -82,6 +82,11 @@ test-interop *options: setup setup-node
 test-simulation *options: setup
     python -m pytest tests/simulation "$@"
 
+# Kill nodes and TigerBeetle under load, and compare the books: just test-crash --crash-kills 100
+[group('check')]
+test-crash *options: setup
+    python -m pytest tests/crash "$@"
+
 # Play COUNT seeds of the simulation from SEED on, and say what happened
 [group('check')]
 simulate seed count="1": setup
