@@ -11,7 +11,6 @@ import msgspec
 from connector.core import entries
 from connector.core.accounts import Account, Doubt
 from connector.core.book import Book
-from connector.core.chart import Kind
 from connector.core.entries import Side
 from connector.core.rates import Asset
 from connector.ledger.api import LedgerAccount
@@ -135,10 +134,11 @@ def ledger_balances(rows: Iterable[LedgerAccount], unknown: Sequence[LedgerAccou
 
 
 def journal_equals(
-    live: dict[tuple[Kind, str, Asset], Balance], replayed: Book, held: tuple[set[int], set[int]], count: int
+    book: Iterable[tuple[Account, Balance]], replayed: Book, held: tuple[set[int], set[int]], count: int
 ) -> Check:
     """The book is what was posted and the entries after it; `held` are its packets and doubts by number."""
     name = "book equals ledger and journal"
+    live = {(each.kind, each.name, each.asset): balance for each, balance in book}
     other = {(each.kind, each.name, each.asset): each.balance() for each in replayed.accounts()}
     wrong = []
     for key in live.keys() | other.keys():

@@ -22,7 +22,7 @@ from connector.core.transfers import Transfer, unpack
 from connector.errors import Unavailable
 from connector.ledger import orphans
 from connector.ledger.api import Ledger, LedgerAccount
-from connector.limits import BOOKING_TIMEOUT_S, DOCTOR_ENTRIES_MAX
+from connector.limits import BALANCE_SLICE_ACCOUNTS, BOOKING_TIMEOUT_S, DOCTOR_ENTRIES_MAX
 from connector.node import diagnosis
 from connector.node.books import Books
 from connector.node.diagnosis import Check, PeerAnswer, Report, Standing
@@ -109,9 +109,8 @@ class Doctor:
         assert journal is not None
         # One moment: nothing is awaited between these.
         assert not book.log, "what is in the book has been given to the journal"
-        copy = snapshot.dump(posting.book)
         taken, appended = poster.taken, journal.appended
-        live = {(each.kind, each.name, each.asset): each.balance() for each in book.accounts()}
+        live = [(account, account.balance()) for account in book.accounts()]
         held = set(book.pending), set(book.doubts)
         if appended - taken > DOCTOR_ENTRIES_MAX:
             explanation = f"{appended - taken} entries wait for the ledger, too many to replay"
@@ -120,9 +119,11 @@ class Doctor:
             await journal.wait_durable(appended)
         if scope.cancelled_caught:
             return Check(name, "warning", "the journal is not written at the moment", "See its own check.")
-        replayed = snapshot.load(copy)
+        # With many accounts this takes a while. Nothing is posted meanwhile, so that the book stays as it is.
+        replayed = await trio.to_thread.run_sync(lambda: snapshot.load(snapshot.dump(posting.book)))
         await poster.replay(replayed, taken, appended)
-        return diagnosis.journal_equals(live, replayed, held, appended - poster.posted)
+        unposted = appended - poster.posted
+        return await trio.to_thread.run_sync(diagnosis.journal_equals, live, replayed, held, unposted)
 
     async def _ledger(self, ledger: Ledger, posting: Posting) -> list[Check]:
         accounts = list(posting.book.accounts())
@@ -148,7 +149,11 @@ class Doctor:
         self, ledger: Ledger, posting: Posting, accounts: list[Account]
     ) -> dict[int, LedgerAccount]:
         """The ledger's accounts that we know of, by id."""
-        ids = [posting.legs.side(account).id for account in accounts]
+        ids = []
+        for index, account in enumerate(accounts):
+            ids.append(posting.legs.side(account).id)
+            if index % BALANCE_SLICE_ACCOUNTS == 0:
+                await trio.lowlevel.checkpoint()
         ids += [
             account_id(self.address, Kind.OPENING, "opening", asset)
             for asset in {account.asset for account in accounts}
