@@ -7,6 +7,7 @@ import pytest
 
 from connector.core.book import Account, Book, Totals
 from connector.core.chart import Kind
+from connector.core.entries import OUTGOING, Side
 from connector.core.rates import Asset
 
 PACKET, NOW_MS = bytes(range(16)), 1_767_268_800_000
@@ -155,3 +156,22 @@ def test_an_account_is_one_per_kind_name_and_asset() -> None:
         (Kind.SETTLEMENT, "settlement", EUR),
         (Kind.LOSSES, "losses", EUR),
     ]
+
+
+def test_what_is_owed_in_doubt_counts_toward_the_threshold() -> None:
+    book = Book()
+    alice = book.open(Kind.PEER, "alice", USD, 10_000)
+    bob = book.open(Kind.PEER, "bob", USD, 0, threshold=150)
+    for side, reached in ((Side.OWED, []), (Side.OPEN, []), (Side.OWED, [bob])):
+        held = book.reserve(alice, bob, 90, 0, 90, bytes(16), 0)
+        assert held is not None
+        book.doubt(held, Side.OPEN, side, 1)
+        assert [account for account, _ in book.reached] == reached
+    book.reached.clear()
+    book.settle(bob, 170, bytes(16), by_us=True, now_ms=2)
+    [open_number] = [number for number, doubt in book.doubts.items() if doubt.outgoing_side is Side.OPEN]
+    bob.threshold = 100
+    bob.arm()
+    book.close(open_number, OUTGOING, owed=True, now_ms=3)
+    assert [account for account, _ in book.reached] == [bob]
+    assert bob.was_reached
