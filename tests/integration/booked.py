@@ -127,6 +127,9 @@ async def booked(
 
         store.commit = may_fail  # type: ignore[method-assign]
         await nursery.start(node.run)
-        yield world
-        disk.let_go()
+        try:
+            yield world
+        finally:
+            # A node that ends waits for its disk.
+            disk.let_go()
         nursery.cancel_scope.cancel()
