@@ -37,7 +37,10 @@ from connector.core.entries import Side
 from connector.core.rates import Asset
 from connector.limits import SETTLEMENTS_REMEMBERED_MAX
 
-__all__ = ["Account", "Book", "Doubt", "Reservation", "Totals"]
+__all__ = ["Account", "Book", "Doubt", "Reservation", "Settled", "Totals"]
+
+#: What a settlement was: the account's number, the amount, and whether we paid.
+Settled = tuple[int, int, bool]
 
 
 class Book:
@@ -57,7 +60,7 @@ class Book:
         #: The number of the next packet or settlement.
         self.next_number = 1
         #: Keys of the newest settlements, so that none is booked twice.
-        self.settled: dict[bytes, None] = {}
+        self.settled: dict[bytes, Settled] = {}
         self._accounts: dict[tuple[Kind, str, Asset], Account] = {}
         self._numbered: list[Account] = []
         self._assets: dict[Asset, AssetAccounts] = {}
@@ -314,7 +317,7 @@ class Book:
         self.next_number = max(self.next_number, number + 1)
         if len(self.settled) >= SETTLEMENTS_REMEMBERED_MAX:
             del self.settled[next(iter(self.settled))]
-        self.settled[key] = None
+        self.settled[key] = (account.number, amount, by_us)
         if by_us:
             account.debits_posted += amount
             account.settlement.credits_posted += amount

@@ -51,7 +51,7 @@ class _Snapshot(msgspec.Struct, array_like=True):
     rows: list[_Row]
     packets: list[_Packet]
     doubts: list[_Doubt]
-    settled: list[bytes]
+    settled: list[tuple[bytes, int, int, bool]]
 
 
 _VERSION = 1
@@ -77,7 +77,7 @@ def dump(book: Book) -> bytes:
             for held in book.pending.values()
         ],
         [_doubt(doubt) for doubt in book.doubts.values()],
-        list(book.settled),
+        [(key, *settled) for key, settled in book.settled.items()],
     )
     return msgspec.msgpack.encode(snapshot)
 
@@ -155,5 +155,5 @@ def _load(snapshot: _Snapshot) -> Book:
         )
         doubt.count(1)
     book.next_number = snapshot.next_number
-    book.settled = dict.fromkeys(snapshot.settled)
+    book.settled = {key: (account, amount, by_us) for key, account, amount, by_us in snapshot.settled}
     return book

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from connector.core import snapshot
-from connector.core.book import Book
+from connector.core.book import Book, Settled
 from connector.core.chart import Code, Kind, account_id, journal_account_id, ledger_number, node_number
 from connector.core.rates import Asset
 from connector.core.transfers import Transfer
@@ -164,18 +164,24 @@ def _book(rows: list[LedgerAccount], names: dict[int, Holder], holders: Sequence
 
 async def _remember_settled(ledger: Ledger, node: str, book: Book) -> None:
     """The newest settlements, so that none is booked again."""
-    found: list[tuple[int, bytes]] = []
+    found: list[tuple[int, bytes, Settled]] = []
+    holders = {
+        account_id(node, account.kind, account.name, account.asset): account.number
+        for account in book.accounts()
+        if account.number >= 0
+    }
     for asset in book.totals():
         limit = min(ledger.batch_max, SETTLEMENTS_REMEMBERED_MAX)
         ident = account_id(node, Kind.SETTLEMENT, Kind.SETTLEMENT.word, asset)
         rows = await ledger.account_transfers(AccountQuery(account_id=ident, limit=limit, reversed=True))
-        found += [
-            (row.timestamp, row.user_data_128.to_bytes(16, "little"))
-            for row in rows
-            if row.code == Code.SETTLEMENT
-        ]
+        for row in rows:
+            by_us = row.credit_account_id == ident
+            holder = holders.get(row.debit_account_id if by_us else row.credit_account_id)
+            if row.code == Code.SETTLEMENT and holder is not None:
+                key = row.user_data_128.to_bytes(16, "little")
+                found.append((row.timestamp, key, (holder, row.amount, by_us)))
     newest = sorted(found)[-SETTLEMENTS_REMEMBERED_MAX:]
-    book.settled = dict.fromkeys(key for _, key in newest)
+    book.settled = {key: settled for _, key, settled in newest}
 
 
 async def carry_out(plan: Plan, ledger: Ledger, directory: Path, sync: str) -> Path | None:

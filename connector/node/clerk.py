@@ -158,6 +158,11 @@ class Clerk:
             raise Refused(400, f"{account.name} is no peer's account: nobody settles it", "name")
         self._require_journal()
         key = settlement_key(reference)
+        before = self.books.book.settled.get(key)
+        if before is not None and before != (account.number, amount, by_us):
+            raise Refused(
+                409, f"{reference!r} is the reference of another payment, already booked", "reference"
+            )
         is_new = self.books.book.settle(account, amount, key, by_us=by_us, now_ms=self._now().wall_ms)
         await self._enter()
         return Booked(not is_new, describe(account))

@@ -206,6 +206,8 @@ class Node:
         plan = DialPlan(peer.name, peer.url, peer.token.reveal(), peer.username, self._trust[peer.name])
 
         async def dial() -> None:
+            # A link that ends because we drain is not dialled again.
+            await self.registry.wait_down(peer.name)
             if self.health.draining:
                 await trio.sleep_forever()
             await keep_dialled(plan, self.registry, self.pipeline, self._open_transport)

@@ -38,6 +38,9 @@ async def test_a_settlement_is_booked_once_for_its_reference_and_survives_a_rest
         first = await shop.post("/api/accounts/alice/settle", SETTLEMENT)
         again = await shop.post("/api/accounts/alice/settle", SETTLEMENT)
         assert (first["already_booked"], again["already_booked"]) == (False, True)
+        for change in ({"amount": "41"}, {"direction": "paid"}):
+            refusal = await shop.post("/api/accounts/alice/settle", SETTLEMENT | change, status=409)
+            assert "is the reference of another payment" in refusal["error"]
         assert first["account"]["net"] == again["account"]["net"] == "300"
         paid = {"amount": 400, "direction": "paid", "reference": "bank 18"}
         assert (await shop.post("/api/accounts/bob/settle", paid))["account"]["net"] == "-600"
