@@ -123,8 +123,11 @@ class Office:
         for _ in range(len(self.book.pending)):
             self.cashier.step(how, 0, 4, 0)
 
-    async def post(self, *, retries: bool = True) -> None:
-        """Run until all is posted; without `retries`, until an outage. Raises what stops the posting."""
+    async def post(self, *, retries: bool = True, checkpoints: bool = False) -> None:
+        """Run until all is posted; without `retries`, until an outage. Raises what stops the posting.
+
+        `checkpoints`: run until a checkpoint holds it all, too.
+        """
         stopped: list[Unavailable] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.journal.run)
@@ -137,6 +140,8 @@ class Office:
             async def wait() -> None:
                 while self.poster.unposted:
                     await self.poster.wait_posted(self.journal.appended)
+                while checkpoints and self.journal._ledger_last < self.journal.appended:  # noqa: ASYNC110 - untold
+                    await trio.sleep(0.01)
                 posted.cancel()
 
             nursery.start_soon(wait)

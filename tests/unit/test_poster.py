@@ -197,7 +197,7 @@ async def test_it_is_found_out_by_the_next_process_too(
     copy = office.keep_copy()
     for _ in range(3 if checkpoint_entries > 1 else 1):
         office.packets(1, ends="commit")
-        await office.post()
+        await office.post(checkpoints=checkpoint_entries == 1)
     office.crash()
     office.restore(copy)
     office.start()
