@@ -106,6 +106,8 @@ ENTRY_TYPICAL_BYTES: Final = 41
 JOURNAL_FLUSH_INTERVAL_S: Final = 1.0
 #: After a commit, how long the next batch is waited for to say that the frames of this one have left.
 JOURNAL_MARK_DELAY_S: Final = 0.005
+#: How long its two connections wait for each other; no other process opens the file.
+JOURNAL_LOCK_TIMEOUT_S: Final = 10
 #: How long the journal's thread waits for more before it is given back.
 JOURNAL_IDLE_S: Final = 0.005
 #: Batches removed in one transaction, so that none takes long.

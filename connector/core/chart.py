@@ -41,6 +41,8 @@ class Kind(IntEnum):
         return self.name.lower()
 
 
+#: Kinds that each asset has once; all others have a holder and a number.
+ONE_PER_ASSET = frozenset({Kind.FEES, Kind.EXCHANGE, Kind.SETTLEMENT, Kind.LOSSES})
 #: Kinds whose balance over time the ledger keeps.
 WITH_HISTORY = frozenset({Kind.PEER, Kind.LOCAL, Kind.SETTLEMENT})
 

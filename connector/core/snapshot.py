@@ -8,7 +8,7 @@ import msgspec
 from connector.core import entries
 from connector.core.accounts import Account, Doubt, Reservation
 from connector.core.book import Book
-from connector.core.chart import Kind
+from connector.core.chart import ONE_PER_ASSET, Kind
 from connector.core.entries import CorruptEntry, Side
 from connector.core.rates import Asset
 
@@ -116,7 +116,7 @@ def load(octets: bytes) -> Book:
 
 def _load(snapshot: _Snapshot) -> Book:
     book = Book()
-    holders = [row for row in snapshot.rows if row.kind in (Kind.PEER, Kind.LOCAL)]
+    holders = [row for row in snapshot.rows if row.kind not in ONE_PER_ASSET]
     accounts = [book.open(Kind(row.kind), row.name, Asset(row.code, row.scale)) for row in holders]
     book.take_log()
     for account, row in zip(book.accounts(), snapshot.rows, strict=True):

@@ -274,6 +274,10 @@ class Poster:
         """Make the next request."""
         after = self._taken
         log = self._ahead or await self._read(after, self._journal.durable)
+        if not log:
+            raise Unavailable(
+                f"{self._store.path}: entries after {after} are gone, although they were written"
+            )
         run = Run()
         assert self._posting is not None
         with trio.CancelScope(shield=True):

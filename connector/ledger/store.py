@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from connector.errors import Unavailable
-from connector.limits import JOURNAL_COMPACT_ROWS_MAX
+from connector.limits import JOURNAL_COMPACT_ROWS_MAX, JOURNAL_LOCK_TIMEOUT_S
 
 FILE = "journal.sqlite3"
 _VERSION = 1
@@ -65,19 +65,29 @@ class Store:
         try:
             self._synchronous = "FULL" if sync == "always" else "NORMAL"
             self._writer = self._connect()
-            self._reader = self._connect()
-            self.journal_id = self._identify(node)
+            try:
+                self._reader = self._connect()
+                self.journal_id = self._identify(node)
+            except BaseException:
+                self._writer.close()
+                raise
         except BaseException:
             os.close(self._lock)
             raise
 
     def _connect(self) -> sqlite3.Connection:
         with self._translated():
-            connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f"PRAGMA synchronous = {self._synchronous}")
-            connection.execute("PRAGMA fullfsync = 1")
-            connection.executescript(_SCHEMA)
+            connection = sqlite3.connect(
+                self.path, isolation_level=None, check_same_thread=False, timeout=JOURNAL_LOCK_TIMEOUT_S
+            )
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+                connection.execute("PRAGMA fullfsync = 1")
+                connection.executescript(_SCHEMA)
+            except BaseException:
+                connection.close()
+                raise
         return connection
 
     def _identify(self, node: str) -> int:
@@ -135,12 +145,10 @@ class Store:
         return changed
 
     def reopen(self) -> None:
-        """Open the file anew, after a failure. Raises Unavailable."""
-        for connection in (self._reader, self._writer):
-            with suppress(sqlite3.Error):
-                connection.close()
+        """Open the file anew for writing, after a failure; `read` may be under way. Raises Unavailable."""
+        with suppress(sqlite3.Error):
+            self._writer.close()
         self._writer = self._connect()
-        self._reader = self._connect()
 
     def last(self) -> int:
         """The number of the newest entry; 0 when there is none. Raises Unavailable."""
