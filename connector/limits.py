@@ -122,6 +122,8 @@ LAG_WATCH_INTERVAL_S: Final = 1.0
 LAG_SAMPLES_MAX: Final = 4_096
 #: Digits of a balance that a peer tells us: more than any sum of 64-bit amounts has.
 BALANCE_DIGITS_MAX: Final = 40
+#: A link that has not taken a frame for so long is noted by itself, and holds up nobody else's mark.
+STUCK_AFTER_MS: Final = 200
 #: Packets that wait for the journal: more octets, or a longer wait, and new Prepares are refused.
 GATE_MAX_BYTES: Final = 64 << 20
 GATE_STALL_MS: Final = 1_000
@@ -129,7 +131,7 @@ GATE_STALL_MS: Final = 1_000
 FULFILL_HOLD_MAX_MS: Final = 20
 
 #: What the journal holds and the ledger does not yet: beyond any of these, new Prepares are refused.
-UNPOSTED_ENTRIES_MAX: Final = 10_000_000
+UNPOSTED_ENTRIES_MAX: Final = 100_000_000
 UNPOSTED_AGE_MAX_S: Final = 86_400
 UNPOSTED_MAX_BYTES: Final = 4 << 30
 #: TigerBeetle: a cluster has at most six replicas; its id is a 128-bit integer.

@@ -71,6 +71,8 @@ class Journal:
         self.appended = self.committed = self.durable = last
         #: Up to which entry all frames have left.
         self.departed: Callable[[], int] = lambda: self.committed
+        #: Accounts whose frames from some entry on have not left, whatever `departed` says.
+        self.stuck: Callable[[], dict[int, int]] = dict
         #: Told when transactions begin to fail, and when they succeed again.
         self.on_failure: Callable[[], None] = lambda: None
         self.on_success: Callable[[], None] = lambda: None
@@ -89,6 +91,8 @@ class Journal:
         self._work = trio.Event()
         self._moved = trio.Event()
         self._marked = 0
+        #: What was last written of `stuck`; of an earlier process nothing counts once we have written.
+        self._stuck: dict[int, int] | None = None
         #: The newest checkpoint of the book, and one that waits until its frames have left.
         self._checkpointed = checkpointed
         self._next_checkpoint: Checkpoint | None = None
@@ -111,7 +115,7 @@ class Journal:
             _Item(
                 on_commit,
                 log,
-                self._upkeep(departed),
+                self._note_stuck() + self._upkeep(departed),
                 departed,
                 unneeded if unneeded > self._compacted else 0,
             )
@@ -151,8 +155,16 @@ class Journal:
 
     async def wait_committed(self) -> None:
         """Wait until everything appended is committed, and its frames are known to have left."""
-        while self.committed < self.appended or self._marked < self.departed():
+        while self.committed < self.appended or self._marked < self.committed:
             await self._moved.wait()
+
+    def _note_stuck(self) -> tuple[Statement, ...]:
+        """What is to be written of `stuck`, when it has changed."""
+        stuck = self.stuck()
+        if stuck == self._stuck:
+            return ()
+        self._stuck = stuck
+        return (set_meta(recovery.STUCK, msgspec.json.encode(stuck).decode()),)
 
     def _upkeep(self, departed: int) -> tuple[Statement, ...]:
         """A checkpoint of the book, when one is due and every frame before it has left."""
@@ -160,7 +172,7 @@ class Journal:
         if due is None:
             if self.appended - self._checkpointed >= CHECKPOINT_ENTRIES:
                 self._next_checkpoint = Checkpoint(self.appended, self._snapshot())
-        elif due.last <= min(departed, self.durable):
+        elif due.last <= min(departed, self.durable, *(self._stuck or {}).values()):
             self._checkpointed = due.last
             self._next_checkpoint = None
             return set_checkpoint(recovery.BOOK, due), set_meta(recovery.DEPARTED, str(departed))
@@ -195,16 +207,16 @@ class Journal:
         """Until there is work, or frames have left that are not marked."""
         delay_s = JOURNAL_MARK_DELAY_S
         while not (self._work.is_set() or self._taken):
-            if self._marked >= self.committed:
+            if self._marked >= self.committed and not self._stuck:
                 await self._work.wait()
                 return
             with trio.move_on_after(delay_s):
                 await self._work.wait()
                 return
             departed = self.departed()
-            if departed > self._marked:
-                mark = set_meta(recovery.DEPARTED, str(departed))
-                self._put(_Item(lambda: None, statements=(mark,), departed=departed))
+            if departed > self._marked or self.stuck() != self._stuck:
+                mark = set_meta(recovery.DEPARTED, str(departed)), *self._note_stuck()
+                self._put(_Item(lambda: None, statements=mark, departed=departed))
                 return
             # A peer that does not read: look again, ever more seldom.
             delay_s = min(1.0, delay_s * 2)

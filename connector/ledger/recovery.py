@@ -14,6 +14,8 @@ BOOK = "book"
 LEDGER = "ledger"
 #: Key of the number up to which frames are known to have left.
 DEPARTED = "departed"
+#: Key of the exceptions to it: JSON, numbers of accounts, and the first entry whose frame had not left.
+STUCK = "stuck"
 
 
 class Recovered(msgspec.Struct, frozen=True):
@@ -37,9 +39,11 @@ def recover(store: Store, now_ms: int) -> Recovered:
     """
     checkpoint = store.checkpoint(BOOK) or Checkpoint(0, b"")
     departed = int(store.meta(DEPARTED) or 0)
+    stuck = msgspec.json.decode(store.meta(STUCK) or "{}", type=dict[int, int])
     #: Fulfilled packets by their numbers: the entry that says so, and what they are worth.
     unrelayed: dict[int, tuple[int, Reservation]] = {}
     last = checkpoint.last
+    prune_at = 10_000
     try:
         book = snapshot.load(checkpoint.state) if checkpoint.state else Book()
         for batch in store.read_all(checkpoint.last):
@@ -60,7 +64,11 @@ def recover(store: Store, now_ms: int) -> Recovered:
                 raise CorruptEntry(
                     f"{number - batch.first} entries stand where {batch.first} to {batch.last} should"
                 )
-            unrelayed = {key: pair for key, pair in unrelayed.items() if pair[0] > departed}
+            if len(unrelayed) > prune_at:
+                unrelayed = _undeparted(unrelayed, departed, stuck)
+                # Twice what is left, so that a mark that does not move costs little.
+                prune_at = max(prune_at, 2 * len(unrelayed))
+        unrelayed = _undeparted(unrelayed, departed, stuck)
     except CorruptEntry as error:
         raise Unavailable(f"{store.path}: {error}") from error
     replayed = last - checkpoint.last
@@ -70,3 +78,14 @@ def recover(store: Store, now_ms: int) -> Recovered:
     for _, reservation in unrelayed.values():
         book.unrelayed(reservation, now_ms)
     return Recovered(book, last, replayed, len(left_open) + len(unrelayed))
+
+
+def _undeparted(
+    fulfilled: dict[int, tuple[int, Reservation]], departed: int, stuck: dict[int, int]
+) -> dict[int, tuple[int, Reservation]]:
+    """Of these packets, those whose Fulfill may not have left."""
+    return {
+        key: (entry, held)
+        for key, (entry, held) in fulfilled.items()
+        if entry > departed or entry >= stuck.get(held.incoming.number, entry + 1)
+    }

@@ -7,7 +7,9 @@ every reply does. While it is slow, so that what waits is old or much, no new
 Prepares are taken.
 
 `departed` is the number of the entry up to which all frames are with the
-operating system. What has not left when its link is lost is known to the
+operating system, but for those of links whose peer has not read for a while:
+`stuck` has them, so that one peer does not hold up what is known of the others.
+What has not left when its link is lost is known to the
 books: a Prepare is withdrawn, a Fulfill is in doubt.
 """
 
@@ -24,7 +26,7 @@ from connector.core.forwarding import Forwarder
 from connector.core.hop import Hop
 from connector.core.instant import Instant
 from connector.ledger.journal import Journal
-from connector.limits import FULFILL_HOLD_MAX_MS, GATE_MAX_BYTES, GATE_STALL_MS
+from connector.limits import FULFILL_HOLD_MAX_MS, GATE_MAX_BYTES, GATE_STALL_MS, STUCK_AFTER_MS
 from connector.links.link import Link
 from connector.links.registry import Registry
 from connector.links.session import Item
@@ -56,6 +58,16 @@ class _Held(msgspec.Struct, eq=False):
     is_relieved: bool = False
 
 
+class _Leaving(msgspec.Struct, frozen=True, gc=False):
+    """Fulfills that were given to a link: they have left once it has written up to `position`."""
+
+    position: int
+    #: The first entry of their batch.
+    first: int
+    since_ms: int
+    relayed: list[Reservation]
+
+
 class Gate:
     """Between the forwarder and the links of one node."""
 
@@ -77,22 +89,23 @@ class Gate:
         #: Octets of packets that wait.
         self._octets = 0
         self._something_held = trio.Event()
-        #: Per link, what was given to it and has perhaps not left: position, first entry, reservations.
-        self._leaving: dict[Link, deque[tuple[int, int, list[Reservation]]]] = {}
+        #: Per link, what was given to it and has perhaps not left.
+        self._leaving: dict[Link, deque[_Leaving]] = {}
         #: The newest entry whose frames were given to the links, with all before it.
         self._released = 0
         if journal is not None:
             self._released = journal.appended
             journal.departed = self.departed
+            journal.stuck = self.stuck
             journal.on_failure = self._on_failure
             journal.on_success = self._on_success
 
     def pass_on(self, parcels: list[Parcel], log: list[bytes], now: Instant) -> None:
         """Let `parcels` leave once `log` is committed."""
         journal = self._journal
-        if journal is None or (not log and not journal.failure):
+        if journal is None or not log:
             for parcel in parcels:
-                self._send(parcel, 0)
+                self._pass_at_once(parcel)
             return
         octets = sum(len(packet) for parcel in parcels for _, _, packet in parcel.items)
         held = _Held(journal.appended + 1, now.mono_ms, parcels, octets)
@@ -106,10 +119,20 @@ class Gate:
         else:
             self._something_held.set()
 
+    def _pass_at_once(self, parcel: Parcel) -> None:
+        """Frames without entries: nothing of them is kept for a journal that fails."""
+        if self._journal is not None and self._journal.failure:
+            for kind, request_id, _ in parcel.items:
+                if kind == MESSAGE:
+                    self._forwarder.withdraw(parcel.hop, request_id, "T00", _NO_BOOKS, self._now())
+            parcel.items = [item for item in parcel.items if item[0] != MESSAGE]
+            self._release()
+        if parcel.items:
+            self._send(parcel, 0)
+
     def _on_commit(self, held: _Held, last: int) -> None:
         # The journal commits in order.
         assert self._held.popleft() is held
-        self._released = last
         self._octets -= held.octets
         if _STALL in self._forwarder.closed_by and not self._is_stalled():
             del self._forwarder.closed_by[_STALL]
@@ -121,6 +144,8 @@ class Gate:
                 parcel.items = [item for item in parcel.items if item[0] != MESSAGE or item[1] in sent]
             if parcel.items:
                 self._send(parcel, held.first)
+        # Not before: sending one parcel may append, and ask how far all has left.
+        self._released = last
 
     def _send(self, parcel: Parcel, first: int) -> None:
         hop = parcel.hop
@@ -130,7 +155,8 @@ class Gate:
             return
         position = link.send(parcel.items)
         if first and parcel.relayed:
-            self._leaving.setdefault(link, deque()).append((position, first, parcel.relayed))
+            leaving = _Leaving(position, first, self._now().mono_ms, parcel.relayed)
+            self._leaving.setdefault(link, deque()).append(leaving)
         if link.congested:
             hop.congested = True
 
@@ -148,23 +174,33 @@ class Gate:
     # --- what has left ---
 
     def departed(self) -> int:
-        """The entry up to which all frames have left."""
+        """The entry up to which all frames have left, except for those of `stuck` accounts."""
         newest = self._released
+        late_ms = self._now().mono_ms - STUCK_AFTER_MS
         for link, leaving in list(self._leaving.items()):
-            while leaving and leaving[0][0] <= link.written:
+            while leaving and leaving[0].position <= link.written:
                 leaving.popleft()
-            if leaving:
-                newest = min(newest, leaving[0][1] - 1)
-            else:
+            if not leaving:
                 del self._leaving[link]
+            elif leaving[0].since_ms > late_ms:
+                newest = min(newest, leaving[0].first - 1)
         return newest
+
+    def stuck(self) -> dict[int, int]:
+        """Accounts whose peer does not read, by number, and the first entry whose frame waits for it."""
+        late_ms = self._now().mono_ms - STUCK_AFTER_MS
+        return {
+            leaving[0].relayed[0].incoming.number: leaving[0].first
+            for leaving in self._leaving.values()
+            if leaving and leaving[0].since_ms <= late_ms
+        }
 
     def closed(self, link: Link) -> None:
         """`link` is gone: what had not left is in doubt."""
         now = self._now()
-        for position, _, reservations in self._leaving.pop(link, ()):
-            if position > link.written:
-                for reservation in reservations:
+        for leaving in self._leaving.pop(link, ()):
+            if leaving.position > link.written:
+                for reservation in leaving.relayed:
                     self._forwarder.book.unrelayed(reservation, now.wall_ms)
 
     # --- a journal that is slow, or fails ---
