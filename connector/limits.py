@@ -115,6 +115,10 @@ JOURNAL_COMPACT_ROWS_MAX: Final = 64
 #: Entries read from the journal for a request of the ledger's, and handled between two looks at packets.
 POSTER_READ_ENTRIES_MAX: Final = 8_192
 POSTER_SLICE_ENTRIES: Final = 64
+#: Pairs of accounts whose packets' transfers are worked out in advance.
+PAIRS_REMEMBERED_MAX: Final = 16_384
+#: Accounts compared with the ledger at a time, when it is reached.
+ATTACH_SLICE_ACCOUNTS: Final = 512
 #: Between two requests, while the ledger keeps up.
 POSTER_PAUSE_S: Final = 0.02
 #: How often a lag of the ledger is looked at, and how many looks are remembered for its age.

@@ -310,7 +310,10 @@ class Book:
         number = self.next_number
         self.log.append(entries.pack(entries.SETTLED, number, now_ms, key, account.number, amount, by_us))
         self._settle(number, key, account, amount, by_us=by_us)
-        account.arm()
+        if by_us:
+            account.arm()
+        else:
+            self._watch(account, None)
         return True
 
     def _settle(self, number: int, key: bytes, account: Account, amount: int, *, by_us: bool) -> None:

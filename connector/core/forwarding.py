@@ -90,7 +90,10 @@ class Forwarder:
         hop.session = 0
         hop.congested = False
         hop.received.clear()
-        hop.outbox.clear()
+        outbox, hop.outbox = hop.outbox, []
+        for kind, request_id, _ in outbox:
+            if kind == MESSAGE:
+                self.withdraw(hop, request_id, "T01", f"the link to {hop.name} was lost", now)
         for reservation in hop.relayed:
             self.book.unrelayed(reservation, now.wall_ms)
         hop.relayed.clear()

@@ -15,7 +15,7 @@ from connector.core.accounts import Account, Doubt, Reservation
 from connector.core.chart import WITH_HISTORY, Code, account_id, ledger_number
 from connector.core.entries import Side
 from connector.core.transfers import LINKED, PENDING, POST_PENDING, TRANSFER_BYTES, VOID_PENDING
-from connector.limits import U64_MAX
+from connector.limits import PAIRS_REMEMBERED_MAX, U64_MAX
 
 #: TigerBeetle's transfer with ids as pairs of words: id low, id high, debit, credit, amount low, amount
 #: high, pending id low, high, user_data_128, _64, _32, timeout, ledger, code, flags, timestamp.
@@ -111,7 +111,8 @@ class Legs:
         key = (incoming, outgoing)
         pair = self._pairs.get(key)
         if pair is None:
-            # Bounded: no more than have been in flight between two accounts of this node.
+            if len(self._pairs) >= PAIRS_REMEMBERED_MAX:
+                self._pairs.clear()
             pair = self._pairs[key] = Pair(self, incoming, outgoing)
         return pair
 

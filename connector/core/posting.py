@@ -18,6 +18,7 @@ from connector.core.accounts import Account
 from connector.core.book import Book
 from connector.core.entries import Side
 from connector.core.legs import Legs, Pair
+from connector.limits import PAIRS_REMEMBERED_MAX
 
 #: What an entry needs at most: three voided legs and a side each in doubt.
 ENTRY_TRANSFERS_MAX: Final = 5
@@ -102,6 +103,8 @@ class Posting:
                 accounts = self.book.numbered(key[0]), self.book.numbered(key[1])
             except IndexError:
                 raise entries.CorruptEntry(f"entry {entry!r} names no account") from None
+            if len(self._pairs) >= PAIRS_REMEMBERED_MAX:
+                self._pairs.clear()
             pair = self._pairs[key] = self.legs.pair(*accounts)
         return pair
 

@@ -4,7 +4,8 @@ A ledger says so by an account that holds nothing: its id follows from node and
 journal, and it is made last. The newest of them names the journal that the
 ledger belongs to.
 
-    our marker is the newest      the ledger is ours, if it has our newest transfer
+    our marker is the newest      the ledger is ours, if it has our newest transfer, and,
+                                  once every request is answered, every balance agrees
     no marker, none of our accounts holds anything
                                   a new ledger: one transfer per balance from `opening`
                                   brings it to where the journal is; asks first, unless
@@ -15,6 +16,8 @@ ledger belongs to.
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from hashlib import sha256
+
+import trio
 
 from connector.core.accounts import Account
 from connector.core.chart import Code, Kind, account_id, journal_account_id, ledger_number, node_number
@@ -28,6 +31,7 @@ from connector.ledger.journal import Journal
 from connector.ledger.outcome import LedgerRefusal, check
 from connector.ledger.status import AccountStatus
 from connector.ledger.store import Statement, set_meta
+from connector.limits import ATTACH_SLICE_ACCOUNTS
 
 #: Key: an opening was begun, so what stands in the ledger may be its first part.
 _OPENING = "opening"
@@ -68,7 +72,6 @@ async def attach(
         )
     if markers:
         await _check_newest(ledger, newest)
-        await make_accounts(ledger, posting.legs, accounts)
         if journal.store.meta(_OPENING):
             await journal.execute(set_meta(_OPENING, ""))
         return
@@ -89,20 +92,58 @@ async def _check_newest(ledger: Ledger, newest: str) -> None:
     """A ledger that was restored from a backup lacks what was posted since."""
     if newest and not await ledger.lookup_transfers([int.from_bytes(bytes.fromhex(newest), "little")]):
         raise ForeignLedger(
-            "the ledger lacks transfers that it had confirmed (was it restored from a backup?): "
-            "restore the newest one, or stop the node and run 'connector ledger rebuild'"
+            "the ledger lacks transfers that it had confirmed (was it restored from a backup?): restore the "
+            "newest one; 'connector ledger rebuild' would give up what was posted since"
         )
 
 
 async def _check_unused(ledger: Ledger, legs: Legs, accounts: Sequence[Account], journal: Journal) -> None:
     if journal.store.meta(_OPENING):
         return
-    for found in await ledger.lookup_accounts([legs.side(account).id for account in accounts]):
+    # Ours by name, and ours by their mark: a new journal does not know yet what accounts it will have.
+    rows = await ledger.lookup_accounts([legs.side(account).id for account in accounts])
+    rows += await ledger.query_accounts(
+        user_data_128=node_number(legs.node), code=0, limit=ledger.batch_max, reversed=True
+    )
+    for found in rows:
         if found.debits_posted or found.credits_posted or found.debits_pending or found.credits_pending:
             raise ForeignLedger(
                 f"the ledger holds balances of {legs.node} that {journal.store.path} knows nothing of: "
                 "put their journal back, or stop the node and run 'connector ledger rebuild'"
             )
+
+
+async def agree(ledger: Ledger, posting: Posting) -> None:
+    """Compare every balance with what was posted, now that every request is answered.
+
+    Makes accounts that are missing. Raises ForeignLedger when a posted balance
+    differs, or something pending is missing: the journal, or the ledger, is an
+    older one put back. What is pending besides is the doctor's to find.
+    """
+    legs = posting.legs
+    accounts = list(posting.book.accounts())
+    for start in range(0, len(accounts), ATTACH_SLICE_ACCOUNTS):
+        part = accounts[start : start + ATTACH_SLICE_ACCOUNTS]
+        found = {row.id: row for row in await ledger.lookup_accounts([legs.side(each).id for each in part])}
+        missing = []
+        for account in part:
+            row = found.get(legs.side(account).id)
+            if row is None:
+                missing.append(account)
+                row = _row(legs, account)
+            debits, credits_, pending_debits, pending_credits = account.balance()
+            if (row.debits_posted, row.credits_posted) != (debits, credits_) or (
+                row.debits_pending < pending_debits or row.credits_pending < pending_credits
+            ):
+                raise ForeignLedger(
+                    f"ledger and journal disagree on {account.kind.word} {account.name} {account.asset}: "
+                    f"{row.debits_posted} debits and {row.credits_posted} credits in the ledger, {debits} "
+                    f"and {credits_} were posted. Was one of them restored from a backup? "
+                    "Put the newest back; 'connector ledger rebuild' makes a journal of what the ledger holds"
+                )
+        if missing:
+            await make_accounts(ledger, legs, missing)
+        await trio.lowlevel.checkpoint()
 
 
 async def make_accounts(ledger: Ledger, legs: Legs, accounts: Iterable[Account]) -> None:

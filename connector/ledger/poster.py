@@ -28,7 +28,7 @@ from connector.core.transfers import TRANSFER_BYTES
 from connector.errors import Unavailable
 from connector.ledger import recovery
 from connector.ledger.api import Ledger
-from connector.ledger.attach import ForeignLedger, attach, make_accounts
+from connector.ledger.attach import ForeignLedger, agree, attach, make_accounts
 from connector.ledger.blocking import RunBlocking
 from connector.ledger.journal import Journal
 from connector.ledger.outcome import LedgerRefusal, check
@@ -188,6 +188,10 @@ class Poster:
                 while self._requests:
                     await self._send(ledger, self._requests[0])
                     del self._requests[0]
+                await agree(ledger, self._posting)
+                # Also what a new ledger was given as balances.
+                self.posted = self._taken
+                self._tell_moved()
             self.ledger = ledger
             self.alarm = ""
             self._on_posting()
@@ -217,7 +221,7 @@ class Poster:
         await self._journal.execute(statement, set_checkpoint(recovery.LEDGER, here), set_meta(_REQUEST, ""))
         self._requests = []
         self._newest = ""
-        self.posted = self._checkpointed = self._taken
+        self._checkpointed = self._taken
         self._journal.needed_by_ledger(self._taken)
 
     async def _post(self, ledger: Ledger) -> None:
@@ -305,6 +309,9 @@ class Poster:
             self.requests += 1
             self.transfers += len(statuses)
         self.posted = recorded.last
+        self._tell_moved()
+
+    def _tell_moved(self) -> None:
         self._moved.set()
         self._moved = trio.Event()
 

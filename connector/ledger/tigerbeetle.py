@@ -51,7 +51,12 @@ class TigerBeetle:
         """A status for each; at most `batch_max`, for only callers know where a batch may be cut."""
         count, rest = divmod(len(events), TRANSFER_BYTES)
         assert rest == 0
-        assert count <= self._batch_max
+        if count > self._batch_max:
+            # A request that was recorded when the servers took more.
+            raise TooMuchData(
+                f"a request of {count} transfers waits, and TigerBeetle takes {self._batch_max} now: "
+                "start it with the limits that it had, until all is posted"
+            )
         statuses = _statuses(await self._ask(Operation.CREATE_TRANSFERS, events, count))
         assert len(statuses) == count
         return statuses

@@ -39,7 +39,7 @@ async def test_a_mark_says_nothing_of_frames_that_follow_in_the_same_batch(
         alice, bob, carol = await world.peer("alice"), await world.peer("bob"), await world.peer("carol")
         asked = [await open_packet(alice, bob, 2), await open_packet(carol, bob, 2)]
         await trio.sleep(1)
-        world.ends[2].send_stream.send_all_hook = trio.sleep_forever
+        world.ends[2].send_stream.send_all_hook = trio.sleep_forever  # type: ignore[attr-defined]  # memory
         world.disk.hold()
         link = world.node.registry.link("bob")
         assert link is not None
@@ -60,7 +60,7 @@ async def test_a_peer_that_does_not_read_holds_up_nobody_elses_mark(
         alice, bob, carol = await world.peer("alice"), await world.peer("bob"), await world.peer("carol")
         asked = await open_packet(carol, bob, 2)
         await trio.sleep(1)
-        world.ends[2].send_stream.send_all_hook = trio.sleep_forever
+        world.ends[2].send_stream.send_all_hook = trio.sleep_forever  # type: ignore[attr-defined]  # memory
         await bob.reply(asked, FULFILL)
         await trio.sleep(1)
         for number in range(20):

@@ -120,7 +120,7 @@ def test_the_books_are_durable_by_default(tmp_path: Path) -> None:
     assert config.journal.sync == "always"
     ledger = config.ledger
     assert (ledger.cluster_id, ledger.replicas, ledger.open_empty) == (None, None, "confirm")
-    assert (ledger.unposted_max, ledger.unposted_age_max_s) == (10_000_000, 86_400)
+    assert (ledger.unposted_max, ledger.unposted_age_max_s) == (100_000_000, 86_400)
     assert ledger.unposted_max_bytes == 4 * 1_024**3
 
 

@@ -256,11 +256,13 @@ def test_what_is_in_flight_from_a_lost_connection_is_not_answered() -> None:
     world.check_at_rest()
 
 
-def test_what_waits_to_leave_is_dropped_with_the_connection() -> None:
+def test_what_waits_to_leave_is_rejected_with_the_connection() -> None:
     world = World()
     world.send(world.alice, 7)
     world.forwarder.disconnected(world.bob, world.now)
-    assert world.outgoing() == {}
+    reject = world.only_reject(world.alice, 7)
+    assert (reject.code, reject.message) == ("T01", "the link to bob was lost")
+    assert balances(world) == {}
     world.forwarder.connected(world.bob, world.now)
     assert world.outgoing() == {}
     assert in_flight(world, request_id=8) == 2
