@@ -16,7 +16,7 @@ from loguru import logger
 
 from connector.config.check import parse_cluster_id
 from connector.config.schema import NodeConfig
-from connector.core import snapshot
+from connector.core import entries, snapshot
 from connector.core.admission import Refusal
 from connector.core.book import Book
 from connector.core.events import LedgerState, LedgerStatus
@@ -111,6 +111,7 @@ class Books:
                 on_posting=self._on_posting,
             )
             self.poster.load()
+            self._remember_lag(self.poster, store)
         except BaseException:
             store.close()
             raise
@@ -126,6 +127,17 @@ class Books:
             self.poster.unposted,
             self.ledger_name or "the ledger",
         )
+
+    def _remember_lag(self, poster: Poster, store: Store) -> None:
+        """A ledger that was behind before this start has been so since its oldest entry that it lacks."""
+        now = self._now()
+        for batch in store.read(poster.posted, 1):
+            for entry in entries.decode(batch.entries):
+                if entry[0] != entries.OPENED:
+                    # Every other kind has its time there.
+                    age_ms = max(0, now.wall_ms - entry[2])
+                    self._samples.append((poster.posted, now.mono_ms - age_ms))
+                    return
 
     def _snapshot(self) -> bytes:
         assert not self.book.log, "what is in the book has been given to the journal"

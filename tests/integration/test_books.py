@@ -316,6 +316,19 @@ async def test_a_lag_is_as_old_as_its_oldest_entry_however_long_nothing_came(
         world.disk.let_go()
 
 
+async def test_a_lag_is_as_old_as_its_oldest_entry_also_after_a_restart(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    ledger = LedgerSwitch(tmp_path / "ledger.sqlite3")
+    ledger.is_there = False
+    async with booked(tmp_path, ledger=ledger) as world:
+        alice, bob = await world.peer("alice"), await world.peer("bob")
+        await pay(alice, bob, 2)
+    await trio.sleep(3_600)
+    async with booked(tmp_path, ledger=ledger) as world:
+        assert 3_600_000 <= world.node.books.lag().age_ms <= 3_700_000
+
+
 # --- terms ---
 
 
