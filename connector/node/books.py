@@ -131,7 +131,7 @@ class Books:
     def _remember_lag(self, poster: Poster, store: Store) -> None:
         """A ledger that was behind before this start has been so since its oldest entry that it lacks."""
         now = self._now()
-        for batch in store.read(poster.posted, 1):
+        for batch in store.read_all(poster.posted):
             for entry in entries.decode(batch.entries):
                 if entry[0] != entries.OPENED:
                     # Every other kind has its time there.
