@@ -11,17 +11,27 @@
 `?kind=` and `?asset=` (USD or USD/6) tell accounts of one name apart.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
+import trio
 from msgspec import Meta
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from connector.core.accounts import Account
-from connector.limits import HISTORY_ROWS_DEFAULT, HISTORY_ROWS_MAX, REFERENCE_MAX_CHARACTERS, U64_MAX
+from connector.limits import (
+    BALANCE_SLICE_ACCOUNTS,
+    HISTORY_ROWS_DEFAULT,
+    HISTORY_ROWS_MAX,
+    REFERENCE_MAX_CHARACTERS,
+    U64_MAX,
+)
 from connector.node.api import body_of, change, number_of, read
-from connector.node.clerk import Clerk, Refused, describe, describe_doubt
+from connector.node.clerk import Clerk, Refused, Row, describe, describe_doubt
+
+T = TypeVar("T")
 
 #: A time whose nanoseconds the ledger can count.
 _TIME_MAX_MS = (2**63 - 1) // 1_000_000 - 1
@@ -69,7 +79,7 @@ class AccountsHttp:
         """Every account that fits."""
         query = request.query_params
         found = self._clerk.accounts(query.get("name", ""), query.get("kind", ""), query.get("asset", ""))
-        rows = [describe(account) for account in found]
+        rows = await _rows(found, describe)
         return {"node": self._name, "address": self._clerk.address, "accounts": rows}
 
     def _account(self, request: Request) -> Account:
@@ -116,10 +126,20 @@ class AccountsHttp:
 
     async def in_doubt(self, request: Request) -> object:
         """Every packet in doubt."""
-        doubts = self._clerk.books.book.doubts.values()
-        return {"node": self._name, "in_doubt": [describe_doubt(doubt) for doubt in doubts]}
+        doubts = list(self._clerk.books.book.doubts.values())
+        return {"node": self._name, "in_doubt": await _rows(doubts, describe_doubt)}
 
     async def decide(self, request: Request) -> object:
         """Close one side."""
         decision = await body_of(request, Decision)
         return await self._clerk.decide(request.path_params["number"], decision.side, owed=decision.owed)
+
+
+async def _rows(found: Sequence[T], describe: Callable[[T], Row]) -> list[Row]:
+    """A row for each, made in slices: packets must not wait for tens of thousands."""
+    rows = []
+    for index, each in enumerate(found):
+        rows.append(describe(each))
+        if index % BALANCE_SLICE_ACCOUNTS == 0:
+            await trio.lowlevel.checkpoint()
+    return rows
