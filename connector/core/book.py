@@ -39,6 +39,10 @@ from connector.limits import SETTLEMENTS_REMEMBERED_MAX
 
 __all__ = ["Account", "Book", "Doubt", "Reservation", "Settled", "Totals"]
 
+# On the path of every packet.
+_pack_prepared, _pack_end = entries.pack_prepared, entries.pack_end
+_PREPARED, _FULFILLED = entries.PREPARED, entries.FULFILLED
+
 #: What a settlement was: the account's number, the amount, and whether we paid.
 Settled = tuple[int, int, bool]
 
@@ -143,8 +147,8 @@ class Book:
         assert incoming.exchange is not outgoing.exchange or amount_in == fee + amount_out
         number = self.next_number
         self.log.append(
-            entries.pack_prepared(
-                entries.PREPARED,
+            _pack_prepared(
+                _PREPARED,
                 number,
                 now_ms,
                 packet_id,
@@ -176,9 +180,11 @@ class Book:
 
     def commit(self, reservation: Reservation, now_ms: int) -> None:
         """Post what was pending: the packet is fulfilled."""
-        self.log.append(entries.pack_end(entries.FULFILLED, reservation.number, now_ms))
+        self.log.append(_pack_end(_FULFILLED, reservation.number, now_ms))
         self._commit(reservation)
-        self._watch(reservation.outgoing, reservation)
+        outgoing = reservation.outgoing
+        if outgoing.credits_posted - outgoing.debits_posted >= outgoing.trigger:
+            self._watch(outgoing, reservation)
         if reservation.incoming.was_reached:
             reservation.incoming.arm()
 

@@ -99,7 +99,7 @@ class Journal:
         #: Up to which entry the ledger needs none any more, and batches have been removed.
         self._ledger_last = 0
         self._compacted = 0
-        #: Octets appended by this process; what stood there before counts by the entry.
+        #: Octets written by this process; what stood there before counts by the entry.
         self._octets = 0
         self._first = last
 
@@ -108,7 +108,6 @@ class Journal:
     def append(self, log: list[bytes], on_commit: Callable[[], None]) -> int:
         """Write the entries of a batch with the next transaction; the number of the last one. Never waits."""
         self.appended += len(log)
-        self._octets += sum(map(len, log))
         departed = min(self.departed(), self.committed)
         unneeded = min(self._checkpointed, self._ledger_last)
         self._put(
@@ -144,7 +143,7 @@ class Journal:
 
     def octets_after(self, number: int) -> int:
         """About how many octets the entries after `number` have: the mean times their count."""
-        own = self.appended - self._first
+        own = self.committed - self._first
         mean = self._octets / own if own else ENTRY_TYPICAL_BYTES
         return int(mean * (self.appended - number))
 
@@ -255,6 +254,8 @@ class Journal:
         departed = max(item.departed for item in items)
         unneeded = max(item.unneeded for item in items)
         batch = Batch(first, last, departed, b"".join(log)) if log else None
+        if batch is not None:
+            self._octets += len(batch.entries)
         statements = [statement for item in items for statement in item.statements]
         removed = 0
         if batch is not None or statements or unneeded:

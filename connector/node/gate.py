@@ -107,7 +107,7 @@ class Gate:
             for parcel in parcels:
                 self._pass_at_once(parcel)
             return
-        octets = sum(len(packet) for parcel in parcels for _, _, packet in parcel.items)
+        octets = sum([len(item[2]) for parcel in parcels for item in parcel.items])
         held = _Held(journal.appended + 1, now.mono_ms, parcels, octets)
         last = journal.append(log, lambda: self._on_commit(held, last))
         self._held.append(held)

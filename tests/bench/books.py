@@ -123,7 +123,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--warm-up", type=int, default=5_000, help="packets sent before, not measured")
     parser.add_argument("--repeat", type=int, default=3, help="rounds; the median ratio is shown")
-    parser.add_argument("--windows", type=numbers, default=[1, 128], help="packets in flight")
+    parser.add_argument("--windows", type=numbers, default=[1, 128, 512, 2048], help="packets in flight")
     parser.add_argument("--books", type=kinds, default=default_kinds(), help="kinds, separated by commas")
     parser.add_argument(
         "--state",
