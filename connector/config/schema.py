@@ -64,7 +64,7 @@ class Btp(Section, frozen=True):
 
 
 class Http(Section, frozen=True):
-    """Health and SPSP. Without `listen` there is no HTTP."""
+    """Health, SPSP, and what `connector accounts` and the like ask. Without `listen` there is no HTTP."""
 
     listen: str | None = None
 
@@ -110,6 +110,7 @@ class Ledger(Section, frozen=True):
     """Where the journal is posted: TigerBeetle when `replicas` is given, else the embedded ledger."""
 
     #: 128 bits, decimal or `0x…`; 0 when only `replicas` is given. Without it: TIGERBEETLE_CLUSTER_ID.
+    #: Without replicas it says nothing: the embedded ledger is used.
     cluster_id: str | None = None
     #: `HOST:PORT`, `[IPv6]:PORT` or `PORT` (of this machine), at most six, commas between them.
     #: Without it: TIGERBEETLE_REPLICAS.
