@@ -124,7 +124,8 @@ def print_account(account: dict[str, Any], out: Console, *, raw: bool) -> None:
         out.print(f"  {label:<16} {amount(account[key], asset, raw=raw)}{remark}")
 
     net = int(account["net"])
-    meaning = "" if not net else (" (we are owed)" if net > 0 else " (we owe)")
+    has_holder = account["kind"] in ("peer", "local")
+    meaning = "" if not net or not has_holder else (" (we are owed)" if net > 0 else " (we owe)")
     out.print(
         Text.assemble(f"{account['kind']} ", word(account["name"]), f" in {asset['code']}/{asset['scale']}")
     )

@@ -230,7 +230,7 @@ class Store:
         return _Translated(self.path)
 
 
-_DAMAGED = "; restore the directory from a backup, or move it away and run 'connector ledger rebuild'"
+_DAMAGED = "; restore the directory from a backup, or run 'connector ledger rebuild'"
 
 
 class _Translated:
@@ -268,7 +268,9 @@ def lock_directory(directory: Path) -> int:
     except OSError:
         owner = os.read(file, 32).decode("ascii", "replace").strip()
         os.close(file)
-        raise Unavailable(f"state directory {directory} is in use by process {owner or 'unknown'}") from None
+        raise Unavailable(
+            f"state directory {directory} is in use by process {owner or 'unknown'}: stop it first"
+        ) from None
     os.truncate(file, 0)
     os.pwrite(file, str(os.getpid()).encode(), 0)
     return file

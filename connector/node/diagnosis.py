@@ -174,7 +174,7 @@ def doubts(found: Iterable[Doubt]) -> Check:
     if not count:
         return Check(name, "ok", "no packet is in doubt")
     worth = "; ".join(
-        f"{asset}: up to {owed_us} owed to us, up to {we_owe} owed by us"
+        f"units of {asset}: up to {owed_us} owed to us, up to {we_owe} owed by us"
         for asset, (owed_us, we_owe) in values.items()
     )
     advice = "Agree with the peers what is owed, and close each side: 'connector accounts in-doubt'."
@@ -219,9 +219,9 @@ def peer_agrees(answer: PeerAnswer, before: Standing, after: Standing) -> Check:
     allowed = answer.pending_debits + answer.pending_credits + max(before.pending, after.pending)
     if distance > allowed:
         explanation = (
-            f"our net is {after.net} ({_words(after.balance)}), by its books {theirs} ({answer.credits} "
-            f"debits and {answer.debits} credits, seen from here): {distance} apart, with {allowed} in "
-            "flight or in doubt"
+            f"in units of {answer.asset}, our net is {after.net} ({_words(after.balance)}), by its books "
+            f"{theirs} ({answer.credits} debits and {answer.debits} credits, seen from here): {distance} "
+            f"apart, with {allowed} in flight or in doubt"
         )
         advice = (
             "One of both has not booked what the other has: compare 'connector accounts history "

@@ -181,7 +181,7 @@ def test_evidence_says_what_is_known(found: Doubt, says: str) -> None:
 def test_the_value_in_doubt_is_summed_by_side() -> None:
     check = diagnosis.doubts([doubt(Side.OPEN, Side.OPEN), doubt(Side.OPEN, Side.OWED)])
     assert check.result == "warning"
-    assert check.explanation == "2 packets (USD/6: up to 2000 owed to us, up to 900 owed by us)"
+    assert check.explanation == "2 packets (units of USD/6: up to 2000 owed to us, up to 900 owed by us)"
     assert diagnosis.doubts([]).result == "ok"
 
 

@@ -84,7 +84,7 @@ def test_the_directory_is_the_owners_alone(tmp_path: Path) -> None:
 
 
 def test_one_process_has_the_directory_and_the_next_is_told_which(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match=f"{tmp_path} is in use by process {os.getpid()}$"):
+    with pytest.raises(Unavailable, match=f"{tmp_path} is in use by process {os.getpid()}: stop it first$"):
         Store(tmp_path, NODE, "always")
     code = (
         "import sys; from pathlib import Path; from connector.ledger.store import Store\n"
@@ -93,7 +93,8 @@ def test_one_process_has_the_directory_and_the_next_is_told_which(store: Store, 
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout == f"Unavailable state directory {tmp_path} is in use by process {os.getpid()}\n"
+    held = f"is in use by process {os.getpid()}: stop it first"
+    assert done.stdout == f"Unavailable state directory {tmp_path} {held}\n"
     store.close()
     Store(tmp_path, NODE, "always").close()
 
