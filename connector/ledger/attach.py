@@ -44,6 +44,14 @@ class ForeignLedger(Unavailable):
     """The ledger is not the one that the journal feeds."""
 
 
+class EmptyLedger(ForeignLedger):
+    """The ledger holds nothing, and the journal does: a person has to say that it is meant to be new."""
+
+
+class UnknownBooks(ForeignLedger):
+    """The ledger holds balances that the journal does not know: what is owed is not what we think."""
+
+
 async def attach(
     ledger: Ledger,
     posting: Posting,
@@ -66,7 +74,7 @@ async def attach(
     )
     accounts = list(posting.book.accounts())
     if markers and markers[0].id != marker:
-        raise ForeignLedger(
+        raise UnknownBooks(
             f"the ledger holds the books of {node} from another journal than {journal.store.path}: "
             "put that journal back, or stop the node and run 'connector ledger rebuild'"
         )
@@ -77,7 +85,7 @@ async def attach(
         return
     await _check_unused(ledger, posting.legs, accounts, journal)
     if not fills_empty and any(any(account.balance()) for account in accounts):
-        raise ForeignLedger(
+        raise EmptyLedger(
             "the ledger is empty, and the journal has balances: if it is meant to be new, "
             "run 'connector ledger open', else restore it"
         )
@@ -107,7 +115,7 @@ async def _check_unused(ledger: Ledger, legs: Legs, accounts: Sequence[Account],
     )
     for found in rows:
         if found.debits_posted or found.credits_posted or found.debits_pending or found.credits_pending:
-            raise ForeignLedger(
+            raise UnknownBooks(
                 f"the ledger holds balances of {legs.node} that {journal.store.path} knows nothing of: "
                 "put their journal back, or stop the node and run 'connector ledger rebuild'"
             )
@@ -135,7 +143,7 @@ async def agree(ledger: Ledger, posting: Posting) -> None:
             if (row.debits_posted, row.credits_posted) != (debits, credits_) or (
                 row.debits_pending < pending_debits or row.credits_pending < pending_credits
             ):
-                raise ForeignLedger(
+                raise UnknownBooks(
                     f"ledger and journal disagree on {account.kind.word} {account.name} {account.asset}: "
                     f"{row.debits_posted} debits and {row.credits_posted} credits in the ledger, {debits} "
                     f"and {credits_} were posted. Was one of them restored from a backup? "

@@ -28,7 +28,7 @@ from connector.core.transfers import TRANSFER_BYTES
 from connector.errors import Unavailable
 from connector.ledger import recovery
 from connector.ledger.api import Ledger
-from connector.ledger.attach import ForeignLedger, agree, attach, make_accounts
+from connector.ledger.attach import EmptyLedger, ForeignLedger, UnknownBooks, agree, attach, make_accounts
 from connector.ledger.blocking import RunBlocking
 from connector.ledger.journal import Journal
 from connector.ledger.outcome import LedgerRefusal, check
@@ -86,6 +86,8 @@ class Poster:
         self.posted = 0
         #: Why posting stopped for somebody to look at it; empty when it did not.
         self.alarm = ""
+        #: Whether it is that the ledger is empty and waits for a yes, or that it holds what we do not know.
+        self.is_empty = self.is_unknown = False
         #: Requests and transfers that were answered since the start.
         self.requests = 0
         self.transfers = 0
@@ -194,6 +196,7 @@ class Poster:
                 self._tell_moved()
             self.ledger = ledger
             self.alarm = ""
+            self.is_unknown = False
             self._on_posting()
             while True:
                 await self._journal.wait_durable(self._taken + 1)
@@ -203,6 +206,11 @@ class Poster:
                 await trio.sleep(POSTER_PAUSE_S)
         except (ForeignLedger, LedgerRefusal) as error:
             self.alarm = str(error)
+            self.is_empty = isinstance(error, EmptyLedger)
+            self.is_unknown = isinstance(error, UnknownBooks)
+            raise
+        except Unavailable:
+            self.is_empty = False
             raise
         finally:
             self.ledger = None

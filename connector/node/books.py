@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 OpenLedger = Callable[[], Awaitable[Ledger]]
 LEDGER_FILE = "ledger.sqlite3"
 LEDGER = "ledger"
+#: Who refuses new Prepares; see `Forwarder.closed_by`.
+_UNKNOWN = "unknown ledger"
 JOURNAL = "journal"
 
 
@@ -172,9 +174,9 @@ class Books:
             bound = logger.bind(node=self.config.node.name)
             bound.error("new packets are refused, since the journal cannot be written: {}", reason)
         else:
-            self._ledger_line().warning(
-                "the ledger is away, packets keep flowing, {} entries wait: {}", self.lag().entries, reason
-            )
+            alarm = self.poster is not None and self.poster.alarm == reason
+            what = "nothing is posted to the ledger" if alarm else "the ledger is away, packets keep flowing"
+            self._ledger_line().warning("{}; entries that wait: {}; {}", what, self.lag().entries, reason)
             self.on_ledger_change()
 
     def _on_up(self, name: str) -> None:
@@ -250,7 +252,25 @@ class Books:
             elif lag.age_ms > bounds.unposted_age_max_s * 1000:
                 reason = f"{lag.age_ms // 1000} s"
             self._refuse(forwarder, reason)
+            self._refuse_unknown(forwarder)
             await trio.sleep(LAG_WATCH_INTERVAL_S)
+
+    def _refuse_unknown(self, forwarder: Forwarder) -> None:
+        """Take no new Prepares while the ledger holds balances that the journal does not know.
+
+        Every peer would begin with its whole credit limit again.
+        """
+        assert self.poster is not None
+        was_unknown = _UNKNOWN in forwarder.closed_by
+        if self.poster.is_unknown:
+            forwarder.closed_by[_UNKNOWN] = Refusal("T00", "this connector's books await a decision")
+            if not was_unknown:
+                self._ledger_line().error("new packets are refused: {}", self.poster.alarm)
+        elif was_unknown:
+            del forwarder.closed_by[_UNKNOWN]
+            self._ledger_line().info("new packets are taken again: the ledger is ours")
+        if self.poster.is_unknown != was_unknown:
+            self._health.refusing = next((each.reason for each in forwarder.closed_by.values()), "")
 
     def _refuse(self, forwarder: Forwarder, reason: str) -> None:
         """Take no new Prepares while the ledger is too far behind."""

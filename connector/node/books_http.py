@@ -61,6 +61,9 @@ class BooksHttp:
             raise Refused(409, "this node keeps no ledger (journal.sync is off)")
         if poster.ledger is not None:
             raise Refused(409, "the ledger is open already")
+        if not poster.is_empty:
+            reason = poster.alarm or "it has not been reached"
+            raise Refused(409, f"the ledger does not wait for a confirmation: {reason}")
         poster.fills_empty = True
         return {"confirmed": True, "retried_within_s": BACKOFF_MAX_S}
 

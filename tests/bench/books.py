@@ -44,7 +44,7 @@ from tests.bench.bench import (
     send,
     wait_until_ready,
 )
-from tests.contract.tigerbeetle_server import MISSING, TigerBeetleServer, find_server
+from tests.contract.tigerbeetle_server import CLUSTER_ID, MISSING, TigerBeetleServer, find_server
 
 KINDS = ("off", "interval", "always", "embedded", "tigerbeetle")
 CATCH_UP_TIMEOUT_S = 300
@@ -209,7 +209,7 @@ def books_config(books: str, replicas: str) -> str:
         (closed,) = free_ports(1)
         sections.append(f'[ledger]\nreplicas = "127.0.0.1:{closed}"')
     elif books == "tigerbeetle":
-        sections.append(f'[ledger]\nreplicas = "{replicas}"')
+        sections.append(f'[ledger]\nreplicas = "{replicas}"\ncluster_id = "{CLUSTER_ID}"')
     return "\n\n".join(sections)
 
 

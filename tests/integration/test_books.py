@@ -329,6 +329,23 @@ async def test_a_lag_is_as_old_as_its_oldest_entry_also_after_a_restart(
         assert 3_600_000 <= world.node.books.lag().age_ms <= 3_700_000
 
 
+async def test_a_node_that_lost_its_journal_takes_no_packets_on_top_of_balances_it_does_not_know(
+    tmp_path: Path, autojump_clock: object
+) -> None:
+    ledger = LedgerSwitch(tmp_path / "ledger.sqlite3")
+    async with booked(tmp_path / "before", ledger=ledger) as world:
+        alice, bob = await world.peer("alice"), await world.peer("bob")
+        await pay(alice, bob, 2)
+        await trio.sleep(5)
+    async with booked(tmp_path / "after", ledger=ledger) as world:
+        alice, bob = await world.peer("alice"), await world.peer("bob")
+        await trio.sleep(5)
+        await alice.ask(prepare(), 2)
+        rejection = await alice.rejection()
+        assert (rejection.code, rejection.message) == ("T00", "this connector's books await a decision")
+        assert not world.node.health.can_forward
+
+
 # --- terms ---
 
 
