@@ -14,6 +14,7 @@ from connector.config import load_file
 
 if TYPE_CHECKING:
     from connector.config.schema import NodeConfig
+    from connector.core.book import Book
     from connector.ledger.rebuild import Plan
 
 Flag = Annotated[bool, Parameter(negative="")]
@@ -146,11 +147,15 @@ async def _rebuild(config: "NodeConfig", yes: bool, json: bool) -> int:
     assert config.node.state_dir is not None, "the loader fills it in"
     directory = Path(config.node.state_dir)
     if config.ledger.replicas is None and not (directory / LEDGER_FILE).exists():
-        raise NotDone(f"{directory / LEDGER_FILE}: there is no ledger; restore it, or just start the node")
+        raise NotDone(
+            f"{directory / LEDGER_FILE}: there is no ledger; restore it, or, if there have never been "
+            "balances, just start the node"
+        )
     holders = work.holders_of(
         [(peer.name, peer.asset) for peer in config.peers],
         [(account.name, account.asset) for account in config.accounts],
     )
+    there = work.book_there(directory, config.node.address)
     with work.held(lock_directory(directory)):
         name, open_ledger = ledger_of(config)
         ledger = await open_ledger()
@@ -159,6 +164,7 @@ async def _rebuild(config: "NodeConfig", yes: bool, json: bool) -> int:
             out = console()
             if not json:
                 print_plan(plan, name, out)
+                print_given_up(plan, there, out)
             confirm(f"Make a new journal in {directory} from this?", yes=yes)
             done = await work.carry_out(plan, ledger, directory, config.journal.sync)
         finally:
@@ -174,6 +180,26 @@ async def _rebuild(config: "NodeConfig", yes: bool, json: bool) -> int:
         kept = "" if done is None else f"; the journal that was there is {done}"
         out.print(Text.assemble(("Rebuilt", "green"), f": start the node, then run 'connector doctor'{kept}"))
     return 0
+
+
+def print_given_up(plan: "Plan", there: "Book | None", out: Console) -> None:
+    """What a journal that is there knows otherwise, for people."""
+    if there is None:
+        return
+    ledger = {(row.kind, row.name, row.asset): row.net for row in plan.book.accounts()}
+    made = table("kind", "name", "asset", ">net in the journal", ">in the ledger")
+    for row in there.accounts():
+        net = ledger.get((row.kind, row.name, row.asset), 0)
+        if net != row.net:
+            asset = {"code": row.asset.code, "scale": row.asset.scale}
+            nets = amount(str(row.net), asset), amount(str(net), asset)
+            made.add_row(row.kind.word, word(row.name), word(str(row.asset)), *nets)
+    if made.row_count:
+        out.print(
+            "The journal that is there says otherwise. What it has, and the ledger has not, is given up:\n"
+        )
+        print_table(made, out)
+        out.print()
 
 
 def print_plan(plan: "Plan", name: str, out: Console) -> None:

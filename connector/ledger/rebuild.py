@@ -162,6 +162,22 @@ def _book(rows: list[LedgerAccount], names: dict[int, Holder], holders: Sequence
     return book
 
 
+def book_there(directory: Path, node: str) -> Book | None:
+    """What the journal that is in `directory` says; None when there is none, or it cannot be read."""
+    if not (directory / FILE).exists():
+        return None
+    try:
+        store = Store(directory, node, "always")
+    except Unavailable:
+        return None
+    try:
+        return recovery.recover(store, 0).book
+    except Unavailable:
+        return None
+    finally:
+        store.close()
+
+
 async def _remember_settled(ledger: Ledger, node: str, book: Book) -> None:
     """The newest settlements, so that none is booked again."""
     found: list[tuple[int, bytes, Settled]] = []

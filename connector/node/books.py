@@ -219,6 +219,8 @@ class Books:
         reason = ""
         if component is not None and not component.up:
             state, reason = "degraded", component.reason
+        if self.poster is not None and self.poster.is_unknown:
+            state = "refusing"
         if self.too_far:
             state, reason = "refusing", f"{self.too_far} behind the journal" + (reason and f": {reason}")
         return LedgerStatus(
