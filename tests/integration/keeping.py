@@ -1,5 +1,6 @@
 """A node that keeps books in a directory, on a real HTTP port, with peers that pay through it."""
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ import httpx
 import trio
 
 from connector.config.schema import NodeConfig
+from connector.core.chart import Kind, account_id
+from connector.core.rates import Asset
 from connector.node.node import Node
 from connector.protocol import btp
 from tests.integration.peers import FULFILL, Peer, World, child, node_config, prepare
@@ -128,3 +131,32 @@ async def open_shop(config: NodeConfig, *, crash: bool = False) -> AsyncIterator
 
 def _up(node: Node) -> set[str]:
     return {component.name for component in node.health.components.values() if component.up}
+
+
+def lose(directory: Path, what: str) -> None:
+    """Somebody removes the ledger's or the journal's file."""
+    for file in directory.glob(f"{what}.sqlite3*"):
+        file.unlink()
+
+
+async def pages(shop: Shop, name: str, **query: str | int) -> list[dict[str, Any]]:
+    """The whole history, two rows at a time."""
+    rows: list[dict[str, Any]] = []
+    cursor = "0"
+    while True:
+        page = await shop.get(f"/api/accounts/{name}/history", limit=2, cursor=cursor, **query)
+        assert len(page["lines"]) <= 2
+        rows += page["lines"]
+        if page["cursor"] is None:
+            return rows
+        cursor = page["cursor"]
+
+
+def tamper(directory: Path, name: str, debits: int) -> None:
+    """Somebody writes other debits into the ledger's file."""
+    key = account_id("test.node", Kind.PEER, name, Asset("USD", 6)).to_bytes(16, "big")
+    with sqlite3.connect(directory / "ledger.sqlite3") as database:
+        (record,) = database.execute("SELECT record FROM account WHERE id = ?", (key,)).fetchone()
+        record = record[:32] + debits.to_bytes(16, "little") + record[48:]
+        database.execute("UPDATE account SET record = ? WHERE id = ?", (record, key))
+    database.close()

@@ -1,14 +1,11 @@
 """What people ask of a node's books over HTTP, and what they have booked."""
 
-import sqlite3
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 from msgspec.structs import replace
 
-from connector.core.chart import Code, Kind, account_id, ledger_number
 from connector.core.entries import Side
 from connector.core.events import (
     AccountBalance,
@@ -18,14 +15,11 @@ from connector.core.events import (
     SettlementTriggered,
 )
 from connector.core.rates import Asset
-from connector.core.transfers import PENDING, Transfer, pack
 from connector.errors import Unavailable
 from connector.ledger import rebuild
 from connector.ledger.embedded import open_embedded
-from connector.ledger.status import TransferStatus
-from connector.node import clerk, jobs, supervisor
-from connector.node.diagnosis import PeerAnswer
-from tests.integration.keeping import ADMIN, Shop, keeping, open_shop
+from connector.node import clerk
+from tests.integration.keeping import ADMIN, keeping, lose, open_shop, pages, tamper
 
 USD = Asset("USD", 6)
 HOLDERS = rebuild.holders_of([("alice", USD), ("bob", USD)], [])
@@ -139,25 +133,6 @@ async def test_what_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
         ]
 
 
-def lose(directory: Path, what: str) -> None:
-    """Somebody removes the ledger's or the journal's file."""
-    for file in directory.glob(f"{what}.sqlite3*"):
-        file.unlink()
-
-
-async def pages(shop: Shop, name: str, **query: str | int) -> list[dict[str, Any]]:
-    """The whole history, two rows at a time."""
-    rows: list[dict[str, Any]] = []
-    cursor = "0"
-    while True:
-        page = await shop.get(f"/api/accounts/{name}/history", limit=2, cursor=cursor, **query)
-        assert len(page["lines"]) <= 2
-        rows += page["lines"]
-        if page["cursor"] is None:
-            return rows
-        cursor = page["cursor"]
-
-
 async def test_history_is_what_was_paid(tmp_path: Path) -> None:
     async with open_shop(keeping(tmp_path, spread_ppm=10_000)) as shop:
         await shop.pay(1_000, 2_000, 3_000)
@@ -194,161 +169,6 @@ async def test_a_node_without_books_has_no_history_and_no_ledger(tmp_path: Path)
         assert (await shop.get("/api/ledger"))["state"] == "off"
         assert (await shop.checks(ok=True))["journal"] == "warning"
         assert not (await shop.post("/api/accounts/alice/settle", SETTLEMENT))["already_booked"]
-
-
-# --- the doctor ---
-
-
-async def test_the_doctor_finds_nothing_after_traffic(tmp_path: Path) -> None:
-    async with open_shop(keeping(tmp_path)) as shop:
-        await shop.pay(*range(100, 150))
-        assert await shop.checks(ok=True) == dict.fromkeys(
-            (
-                "book balances",
-                "book equals ledger and journal",
-                "ledger equals book",
-                "ledger balances",
-                "journal",
-                "disk",
-                "in doubt",
-            ),
-            "ok",
-        )
-        await shop.posted()
-        ledger = await shop.get("/api/ledger")
-        assert (ledger["state"], ledger["unposted"]["entries"]) == ("healthy", 0)
-        assert ledger["posted"] == shop.node.books.journal.appended  # type: ignore[union-attr]
-
-
-def tamper(directory: Path, name: str, debits: int) -> None:
-    """Somebody writes other debits into the ledger's file."""
-    key = account_id("test.node", Kind.PEER, name, USD).to_bytes(16, "big")
-    with sqlite3.connect(directory / "ledger.sqlite3") as database:
-        (record,) = database.execute("SELECT record FROM account WHERE id = ?", (key,)).fetchone()
-        record = record[:32] + debits.to_bytes(16, "little") + record[48:]
-        database.execute("UPDATE account SET record = ? WHERE id = ?", (record, key))
-    database.close()
-
-
-async def test_the_doctor_finds_a_balance_that_was_tampered_with(tmp_path: Path) -> None:
-    async with open_shop(keeping(tmp_path)) as shop:
-        await shop.pay(1_000)
-        await shop.posted()
-        tamper(tmp_path, "alice", 900)
-        checks = await shop.checks(ok=False)
-        assert {name for name, result in checks.items() if result == "error"} == {
-            "ledger equals book",
-            "ledger balances",
-        }
-        said = await shop.explanation("ledger equals book")
-        assert "peer alice USD/6: ledger 900 debits and 0 credits, posted 1000 debits and 0 credits" in said
-
-
-async def test_a_wiped_ledger_is_found_and_opened_anew_after_a_person_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(supervisor, "BACKOFF_MIN_S", 0.05)
-    async with open_shop(keeping(tmp_path)) as shop:
-        await shop.pay(1_000)
-    lose(tmp_path, "ledger")
-    async with open_shop(keeping(tmp_path, open_empty="confirm")) as shop:
-        assert (await shop.checks(ok=False))["ledger"] == "error"
-        status = await shop.get("/api/ledger")
-        assert status["state"] == "degraded"
-        assert "connector ledger open" in status["reason"]
-        await shop.get("/api/accounts/alice/history", 503)
-        await shop.post("/api/ledger/open", {})
-        await shop.pay(500)
-        await shop.posted()
-        assert set((await shop.checks(ok=True)).values()) == {"ok"}
-        # What was confirmed was for this once.
-        assert shop.node.books.poster is not None
-        assert shop.node.books.poster.fills_empty is False
-        kinds = [row["code"] for row in await pages(shop, "alice")]
-        assert kinds[-1] == "opening"
-
-
-async def make_orphan(directory: Path) -> Transfer:
-    """A pending transfer between alice and bob that no journal knows."""
-    ledger = await open_embedded(directory / "ledger.sqlite3")
-    transfer = Transfer(
-        id=77,
-        debit_account_id=account_id("test.node", Kind.PEER, "alice", USD),
-        credit_account_id=account_id("test.node", Kind.PEER, "bob", USD),
-        amount=123,
-        ledger=ledger_number(USD),
-        code=Code.PACKET,
-        flags=PENDING,
-    )
-    assert await ledger.create_transfers(pack(transfer)) == [TransferStatus.CREATED]
-    await ledger.aclose()
-    return transfer
-
-
-async def test_orphans_are_found_and_voided(tmp_path: Path) -> None:
-    async with open_shop(keeping(tmp_path), crash=True) as shop:
-        await shop.leave_open(50)
-        await shop.posted()
-        await make_orphan(tmp_path)
-        checks = await shop.checks(ok=False)
-        assert (checks["orphans"], checks["ledger balances"]) == ("error", "ok")
-        assert "123, peer alice to peer bob" in await shop.explanation("orphans")
-        repaired = await shop.post("/api/ledger/repair", {})
-        assert [(row["amount"], row["debit"]) for row in repaired["voided"]] == [("123", "peer alice")]
-        assert set((await shop.checks(ok=True)).values()) == {"ok"}
-        assert (await shop.post("/api/ledger/repair", {}))["voided"] == []
-        newest = (await shop.get("/api/accounts/alice/history", limit=1))["lines"][0]
-        assert (newest["state"], newest["amount"]) == ("voided", "123")
-
-
-async def test_peers_are_compared_with_what_they_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = PeerAnswer("alice", USD)
-
-    async def ask_peers(node: object) -> list[PeerAnswer]:
-        return [said, PeerAnswer("bob", Asset("EUR", 2)), PeerAnswer("bob", USD, error="it does not answer")]
-
-    monkeypatch.setattr("connector.node.node.Node._ask_peers", ask_peers)
-    async with open_shop(keeping(tmp_path)) as shop:
-        await shop.pay(1_000)
-        said = PeerAnswer("alice", USD, credits=1_000)
-        checks = (await shop.get("/api/doctor"))["checks"]
-        peers = [(check["name"], check["result"]) for check in checks if check["name"].startswith("peer")]
-        assert peers == [("peer alice", "ok"), ("peer bob", "error"), ("peer bob", "warning")]
-
-
-async def test_an_examination_that_takes_long_is_asked_for_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(jobs, "JOB_WAIT_S", 0.05)
-    go_on = trio.Event()
-
-    async def ask_peers(node: object) -> list[PeerAnswer]:
-        await go_on.wait()
-        return []
-
-    monkeypatch.setattr("connector.node.node.Node._ask_peers", ask_peers)
-    async with open_shop(keeping(tmp_path)) as shop:
-        begun = await shop.get("/api/doctor", 202)
-        # Whoever asks meanwhile waits for the same.
-        assert await shop.get("/api/doctor", 202) == begun
-        await shop.post("/api/ledger/repair", {}, 409)
-        go_on.set()
-        with trio.fail_after(5):
-            while (response := await shop.web.get(begun["job"])).status_code == 202:
-                pass
-        assert response.json()["ok"] is True
-
-
-async def test_a_bug_in_the_doctor_ends_the_answer_and_not_the_node(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def ask_peers(node: object) -> list[PeerAnswer]:
-        raise ZeroDivisionError("one over nothing")
-
-    monkeypatch.setattr("connector.node.node.Node._ask_peers", ask_peers)
-    async with open_shop(keeping(tmp_path)) as shop:
-        assert "one over nothing" in (await shop.get("/api/doctor", 503))["error"]
-        await shop.pay(5)
 
 
 # --- what is in doubt ---
