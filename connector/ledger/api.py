@@ -13,6 +13,11 @@ from typing import Protocol
 import msgspec
 
 from connector.core.transfers import Transfer
+from connector.errors import Unavailable
+
+
+class TooMuchData(Unavailable):
+    """A request has more events, or asks for more rows, than the ledger takes."""
 
 
 class LedgerAccount(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +70,10 @@ class Ledger(Protocol):
         """A status for each, in order: see `ledger.status.AccountStatus`."""
 
     async def create_transfers(self, events: bytes) -> Sequence[int]:
-        """A status for each of the packed `events`, in order: see `ledger.status.TransferStatus`."""
+        """A status for each of the packed `events`, in order: see `ledger.status.TransferStatus`.
+
+        Raises TooMuchData when they are more than `batch_max`: only callers know where to cut.
+        """
 
     async def lookup_accounts(self, ids: Sequence[int]) -> list[LedgerAccount]:
         """Those that exist, in the order of `ids`."""

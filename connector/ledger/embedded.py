@@ -17,7 +17,7 @@ import trio
 from connector.core.transfers import TRANSFER_BYTES, Transfer, unpack
 from connector.errors import Unavailable
 from connector.ledger import layouts
-from connector.ledger.api import AccountQuery, Balance, LedgerAccount
+from connector.ledger.api import AccountQuery, Balance, LedgerAccount, TooMuchData
 from connector.ledger.blocking import RunBlocking, in_thread
 from connector.ledger.embedded_store import Store
 from connector.limits import LEDGER_BATCH_MAX
@@ -58,7 +58,8 @@ class EmbeddedLedger:
         """A status for each; at most `batch_max`."""
         count, rest = divmod(len(events), TRANSFER_BYTES)
         assert rest == 0
-        assert count <= LEDGER_BATCH_MAX
+        if count > LEDGER_BATCH_MAX:
+            raise TooMuchData(f"a request of {count} transfers, where {LEDGER_BATCH_MAX} are taken")
         return await self._ask(lambda: self._store.create_transfers(events))
 
     async def lookup_accounts(self, ids: Sequence[int]) -> list[LedgerAccount]:

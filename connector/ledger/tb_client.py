@@ -26,6 +26,7 @@ from tigerbeetle.lib import c_uint128
 
 from connector.errors import Unavailable
 from connector.ledger import tb_log
+from connector.ledger.api import TooMuchData
 from connector.limits import LEDGER_CLOSE_TIMEOUT_S, LEDGER_REQUEST_TIMEOUT_S
 
 VERSION: Final = metadata.version("tigerbeetle")
@@ -53,10 +54,6 @@ _INIT_FAILED: Final = {
     bindings.InitStatus.SYSTEM_RESOURCES: "too many open files or threads, or io_uring is not allowed here",
     bindings.InitStatus.NETWORK_SUBSYSTEM: "the network cannot be used",
 }
-
-
-class TooMuchData(Unavailable):
-    """A request has more events, or asks for more rows, than the servers take."""
 
 
 class _Request:

@@ -13,10 +13,10 @@ from tigerbeetle.bindings import Operation
 from connector.core.transfers import TRANSFER_BYTES, Transfer, unpack
 from connector.errors import Unavailable
 from connector.ledger import layouts
-from connector.ledger.api import AccountQuery, Balance, LedgerAccount
+from connector.ledger.api import AccountQuery, Balance, LedgerAccount, TooMuchData
 from connector.ledger.replicas import parse_replicas
 from connector.ledger.resolve import resolve
-from connector.ledger.tb_client import Client, TooMuchData, open_client
+from connector.ledger.tb_client import Client, open_client
 from connector.limits import LEDGER_BATCH_MAX
 
 assert sys.byteorder == "little", "TigerBeetle runs on little-endian machines only"
