@@ -224,6 +224,9 @@ class Link:
 
     async def _watch_end(self) -> None:
         await self.stream.ended.wait()
+        self._end_by_peer()
+
+    def _end_by_peer(self) -> None:
         reason = self.stream.break_reason or "the peer closed the connection"
         if self._ws is not None and self._ws.closed is not None and self._ws.closed.reason:
             reason += f": {self._ws.closed.reason!r}"
@@ -242,6 +245,9 @@ class Link:
             try:
                 message = await ws.get_message()
             except tw.ConnectionClosed:
+                # The peer's close frame may come long before its end of the stream, and the library
+                # has answered it: what would be sent from now on is not read any more.
+                self._end_by_peer()
                 return
             if isinstance(message, str):
                 self.session.fail(0, "BTP frames are binary messages, a text message came")
