@@ -64,6 +64,7 @@ async def test_a_wiped_ledger_is_found_and_opened_anew_after_a_person_says_so(
     monkeypatch.setattr(supervisor, "BACKOFF_MIN_S", 0.05)
     async with open_shop(keeping(tmp_path)) as shop:
         await shop.pay(1_000)
+        await shop.posted()
     lose(tmp_path, "ledger")
     async with open_shop(keeping(tmp_path, open_empty="confirm")) as shop:
         assert (await shop.checks(ok=False))["ledger"] == "error"
