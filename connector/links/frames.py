@@ -29,6 +29,10 @@ from connector.limits import (
 from connector.protocol.websocket import FrameSplitter, binary_frame
 
 _HEADER_END = b"\r\n\r\n"
+#: A whole close frame begins so (RFC 6455, section 5.2); nothing that follows it is read.
+_CLOSE = b"\x88"
+#: A position that no write reaches.
+_NEVER = 1 << 62
 
 
 class FrameStream(trio.abc.Stream):
@@ -63,6 +67,8 @@ class FrameStream(trio.abc.Stream):
         self._queued = 0
         self.written = 0
         self._broken = False
+        #: Whether the library has sent a close frame, of its own or in answer to one.
+        self._said_goodbye = False
         #: Why we broke the connection, if we did.
         self.break_reason = ""
         self._work = trio.Event()
@@ -151,17 +157,20 @@ class FrameStream(trio.abc.Stream):
     def write(self, payloads: list[bytes]) -> int:
         """Queue binary frames; they leave with the next write. Never waits.
 
-        They have left once `written` has reached the number returned (never,
-        if the stream is broken). When the peer does not read and the bound is
-        passed, the stream breaks: the reader sees its end.
+        They have left once `written` has reached the number returned (never, if
+        the stream is broken, or the library has sent a close frame). When the
+        peer does not read and the bound is passed, the stream breaks: the
+        reader sees its end.
         """
+        if self._said_goodbye:
+            return _NEVER
         if self._is_client:
             masks = os.urandom(4 * len(payloads))
             frames = [binary_frame(payload, masks[4 * i : 4 * i + 4]) for i, payload in enumerate(payloads)]
         else:
             frames = [binary_frame(payload) for payload in payloads]
         self._queue(b"".join(frames))
-        return self._queued + 1 if self._broken else self._queued
+        return _NEVER if self._broken else self._queued
 
     def _queue(self, data: bytes) -> None:
         if self._broken:
@@ -210,6 +219,7 @@ class FrameStream(trio.abc.Stream):
         them queued whole. Raises trio.BrokenResourceError.
         """
         self._queue(bytes(data))
+        self._said_goodbye = self._said_goodbye or bytes(data[:1]) == _CLOSE
         position = self._queued
         while self.written < position and not self._broken:
             await self._flushed.wait()
