@@ -82,3 +82,21 @@ async def test_a_packet_that_ends_while_a_node_drains_is_in_no_doubt(tmp_path: P
     node = Node(keeping(tmp_path))
     assert not node.book.doubts
     await node.books.close()
+
+
+async def test_nothing_leaves_behind_a_close_frame(tmp_path: Path, autojump_clock: object) -> None:
+    """A peer that says goodbye reads no more, long before its connection ends: its Fulfill is in doubt."""
+    async with booked(tmp_path) as world:
+        alice, bob = await world.peer("alice"), await world.peer("bob")
+        asked = await open_packet(alice, bob, 2)
+        await trio.sleep(1)
+        link = world.node.registry.link("alice")
+        assert link is not None
+        # The library's answer to alice's close frame, as it is queued.
+        link.stream._said_goodbye = True
+        await bob.reply(asked, FULFILL)
+        await trio.sleep(1)
+        await trio.aclose_forcefully(alice.stream)
+        await trio.sleep(1)
+        doubted = [doubt.incoming.name for doubt in world.node.book.doubts.values()]
+        assert doubted == ["alice"]
